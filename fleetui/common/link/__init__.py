@@ -1,0 +1,1 @@
+"""How device and station talk: topics, messages, codec, and transports (paho-mqtt, or in memory)."""
