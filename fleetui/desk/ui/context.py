@@ -1,0 +1,107 @@
+"""What every page is given: the desk's logic in one hand, and what a page is.
+
+A page asks the :class:`DeskContext` for everything and imports no other page. It does no work of its own: the
+context only carries references and two signals. Everything here lives on the main thread; what other threads
+have to say arrives through ``bridge.py``, which emits ``changed`` once per delivery of the feed, *after*
+``table`` holds the new rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from PySide6.QtCore import QObject, Signal
+from PySide6.QtWidgets import QWidget
+
+if TYPE_CHECKING:
+    from fleetui.common.domain.clock import Clock
+    from fleetui.desk.app.columns import DeviceTable
+    from fleetui.desk.app.commands import Command, CommandRegistry
+    from fleetui.desk.app.instance import Instance
+    from fleetui.desk.app.notices import NoticeCentre
+    from fleetui.desk.app.operations import Operations
+    from fleetui.desk.app.settings import Settings
+    from fleetui.desk.app.wishes import WishDesk
+    from fleetui.desk.ui.theme import Theme
+    from fleetui.store.store import Store
+
+
+class DeskContext(QObject):
+    """References to the desk's parts, and the signals that pages listen to.
+
+    ``changed(Changes)``
+        Once per delivery of the feed, at most four times a second, after ``table`` was updated.
+    ``ticked()``
+        Once a second: ages shown as text ("3 min ago") are due for a new look.
+    ``navigated(str, dict)``
+        Somebody asks for another page; the main window answers it. Use :meth:`navigate`.
+    """
+
+    changed = Signal(object)
+    ticked = Signal()
+    navigated = Signal(str, object)
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        commands: CommandRegistry,
+        operations: Operations,
+        table: DeviceTable,
+        store: Store,
+        clock: Clock,
+        notices: NoticeCentre,
+        wishes: WishDesk,
+        instance: Instance | None,
+        theme: Theme,
+        parent: QObject | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self.settings = settings
+        self.commands = commands
+        self.operations = operations
+        self.table = table
+        self.store = store
+        self.clock = clock
+        self.notices = notices
+        self.wishes = wishes
+        self.instance = instance
+        self.theme = theme
+
+    def navigate(self, page_id: str, **where: Any) -> None:
+        """Show another page. ``where`` goes to its ``enter``: ``filter=…`` and ``device=…`` on Devices, say."""
+        self.navigated.emit(page_id, where)
+
+
+class Page(QWidget):
+    """One entry of the navigation rail.
+
+    Made on first visit and kept. A page may build its widgets in ``__init__``; it must not read the store
+    there. Between :meth:`leave` and :meth:`enter` it is hidden and should not repaint or query on ``changed``,
+    only remember that something did.
+    """
+
+    page_id: str = ""
+    icon_name: str = ""
+
+    def __init__(self, context: DeskContext, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.context = context
+        self.setObjectName(f"page-{self.page_id}")
+        self.setAccessibleName(self.title)
+
+    @property
+    def title(self) -> str:
+        """The page's name as it stands in the header and the rail, in the user's language."""
+        raise NotImplementedError
+
+    def commands(self) -> Iterable[Command]:
+        """What can be done on this page; in the palette and the shortcut sheet while it is shown."""
+        return ()
+
+    def enter(self, **where: Any) -> None:
+        """The page is shown, with what :meth:`DeskContext.navigate` was given."""
+
+    def leave(self) -> None:
+        """Another page is shown now."""

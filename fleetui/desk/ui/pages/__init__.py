@@ -1,0 +1,1 @@
+"""The pages of the desk, each imported when it is first shown."""
