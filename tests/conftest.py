@@ -51,6 +51,10 @@ def pytest_terminal_summary(terminalreporter: object, config: pytest.Config) -> 
     """How many tests met real mosquitto and real PostgreSQL: the number is part of the proof."""
     reporter = terminalreporter
     passed = reporter.stats.get("passed", [])  # type: ignore[attr-defined]
-    for marker in ("mosquitto", "postgres", "faults"):
+    for marker, words in (
+        ("mosquitto", "passed on a real mosquitto"),
+        ("postgres", "passed on a real PostgreSQL"),
+        ("faults", "fault tests passed"),
+    ):
         count = sum(1 for report in passed if marker in report.keywords)
-        reporter.write_line(f"passed on real {marker}: {count}" if marker != "faults" else f"fault tests passed: {count}")  # type: ignore[attr-defined]
+        reporter.write_line(f"{words}: {count}")  # type: ignore[attr-defined]
