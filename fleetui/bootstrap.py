@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,8 +30,8 @@ def ensure(
             f"FleetUI needs Python 3.11 or newer; this is {sys.version.split()[0]}",
             "Install it (Debian 12: apt-get install python3 python3-venv) and run the command with it",
         )
+    missing = [name for name in needs if importlib.util.find_spec(name) is None]
     if not (ROOT / "uv.lock").is_file():
-        missing = [name for name in needs if importlib.util.find_spec(name) is None]
         if missing:
             _give_up(
                 "This installation lacks " + ", ".join(missing),
@@ -39,20 +40,17 @@ def ensure(
         return
     folder = ROOT / environment
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    inside = Path(sys.prefix).resolve() == folder.resolve()
-    if not inside and all(importlib.util.find_spec(name) is not None for name in needs):
-        return  # somebody's own environment, and it has everything
     stamp = folder / ".fleetui-stamp"
+    inside = Path(sys.prefix).resolve() == folder.resolve()
+    if not missing and not (inside and stamp.is_file()):
+        return  # somebody's own environment, and it has everything
     wanted = hashlib.sha256((ROOT / "uv.lock").read_bytes()).hexdigest()
     have = stamp.read_text().split() if stamp.is_file() else []
     parts = ["extra:" + e for e in extras] + ["group:" + g for g in groups]
     if have[:1] != [wanted] or not set(parts) <= set(have[1:]) or not python.is_file():
-        if have[:1] == [wanted]:
-            parts = sorted(set(parts) | set(have[1:]))  # keep what an earlier command installed
+        parts = sorted(set(parts) | set(have[1:]))  # keep what an earlier command installed
         prepare(folder, python, parts)
         stamp.write_text(" ".join([wanted, *parts]))
-    elif inside:
-        return
     if not inside:
         os.environ["VIRTUAL_ENV"] = str(folder)
         command = [str(python), "-m", module, *sys.argv[1:]]
@@ -69,7 +67,12 @@ def prepare(folder: Path, python: Path, parts: Sequence[str]) -> None:
             _give_up("Python's venv module is missing", "On Debian: apt-get install python3-venv")
         _run([sys.executable, "-m", "venv", str(folder)], "A virtual environment could not be made")
     uv = python.parent / ("uv.exe" if os.name == "nt" else "uv")
-    if not uv.is_file():
+    found = shutil.which("uv")
+    if not uv.is_file() and found:
+        uv = Path(found)
+    elif not uv.is_file():
+        if subprocess.run([str(python), "-m", "pip", "--version"], capture_output=True, check=False).returncode:
+            _run([str(python), "-m", "ensurepip"], "pip could not be put into the environment")
         _run([str(python), "-m", "pip", "install", "--quiet", UV], "uv could not be installed")
     command = [str(uv), "sync", "--frozen", "--quiet", "--inexact", "--python", str(python)]
     for part in parts:

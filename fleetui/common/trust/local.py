@@ -38,8 +38,8 @@ def load_or_create_secret(path: Path) -> bytes:
                 f"{path} is damaged", "Delete it and start again; simulated devices get new passwords"
             )
         # Written beside and linked into place: of two processes that start at once, one wins and both read it.
-        fresh = path.with_name(f"{path.name}.{os.getpid()}")
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        fresh = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(fd, "w", encoding="ascii") as file:
             file.write(secrets.token_hex(32) + "\n")
         try:
