@@ -35,7 +35,8 @@ class OperatorError(FleetError):
         self.fix = fix.rstrip(".")
 
     def __str__(self) -> str:
-        return f"{self.sentence}. {self.fix}." if self.fix else f"{self.sentence}."
+        end = "" if self.fix.endswith("?") else "."
+        return f"{self.sentence}. {self.fix}{end}" if self.fix else f"{self.sentence}."
 
 
 class ConfigError(OperatorError):
