@@ -1,0 +1,177 @@
+"""Support for the tests of agent and simulator: a core with its books kept, messages in short."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from fleet_sim.agent.core import AgentConfig, AgentCore
+from fleet_sim.agent.events import (
+    Acknowledged,
+    AgentEvent,
+    Connected,
+    Counted,
+    Disconnect,
+    Disconnected,
+    Effect,
+    Persist,
+    Publish,
+    Refused,
+    Started,
+    Subscribe,
+)
+from fleet_sim.agent.queue import Limits, ReportQueue
+from fleetui.common.link import codec
+from fleetui.common.link.messages import Running, Window
+from fleetui.common.link.topics import Topics
+from fleetui.common.sketches import latency as bins
+
+T0 = 1_800_000_000.0
+MODEL = Running("vibration", "bearing", "1.0", "x86-64-v3/fp32", "ab" * 32)
+TOPICS = Topics("plant")
+
+
+def counted(rows: int, errors: int = 0, bin_: int = 30, classes: Sequence[int] = (), handle="vibration") -> Counted:
+    histogram = np.zeros(bins.BINS, dtype=np.int64)
+    histogram[bin_] = rows
+    outputs = np.array(classes, dtype=np.int64) if classes else None
+    return Counted(handle, rows, errors, histogram, outputs, "no luck" if errors else "")
+
+
+class Books:
+    """One core over its reboots, with a disk and a wire that remember everything."""
+
+    def __init__(
+        self, limits: Limits | None = None, *, device: str = "d1", now: float = T0, models=(MODEL,), **config
+    ) -> None:
+        self.limits = limits or Limits()
+        self.config = AgentConfig("plant", device, agent="0.1", **config)
+        self.models = models
+        self.boots = itertools.count()
+        self.now = now
+        self.disk: dict[int, tuple[str, bytes]] = {}
+        self.disk_losses: dict[str, int] = {}
+        self.flying: dict[int, Publish] = {}  # with the transport
+        self.sent: list[Publish] = []
+        self.content: dict[tuple[str, int], bytes] = {}  # by boot and number
+        self.acknowledged: set[tuple[str, int]] = set()
+        self.inferred = self.acked_rows = self.lost_open = 0
+        self.closed = False
+        self.dropped_before = 0
+        self.core = self._boot()
+
+    def _boot(self) -> AgentCore:
+        queue = ReportQueue(self.limits)
+        queue.restore(
+            [
+                (ident, codec.decode_up(kind, payload, self.config.device))
+                for ident, (kind, payload) in self.disk.items()
+            ],
+            self.disk_losses,
+        )
+        return AgentCore(self.config, f"boot{next(self.boots)}", self.models, queue=queue, seed=7)
+
+    # ------------------------------------------------------------ in
+
+    def do(self, event: AgentEvent, now: float | None = None) -> list[Effect]:
+        self.now = self.now if now is None else now
+        if isinstance(event, Counted) and self.core.state in {"online", "offline"}:
+            self.inferred += event.rows
+        effects = self.core.step(event, self.now)
+        published = False
+        for effect in effects:
+            if isinstance(effect, Persist):
+                assert not published, "written down after it was sent"
+                self._write(effect)
+            elif isinstance(effect, Publish):
+                published = True
+                self._take(effect)
+            elif isinstance(effect, Disconnect):
+                self.closed = True
+            elif isinstance(effect, Subscribe):
+                assert effect.pattern.startswith(f"fleet/plant/down/{self.config.device}/")
+        return effects
+
+    def start(self) -> list[Effect]:
+        return self.do(Started())
+
+    def connect(self) -> list[Effect]:
+        return self.do(Connected())
+
+    def disconnect(self, *, forget: bool = False) -> None:
+        self.do(Disconnected())
+        if forget:
+            for token in list(self.flying):
+                self.refuse(token)
+
+    def acknowledge(self, token: int) -> None:
+        publish = self.flying.pop(token)
+        message = publish.message
+        if isinstance(message, Window) and (message.boot, message.seq) not in self.acknowledged:
+            self.acked_rows += message.rows
+        if hasattr(message, "seq"):
+            self.acknowledged.add((message.boot, message.seq))
+        self.do(Acknowledged(token))
+
+    def acknowledge_all(self) -> None:
+        while self.flying:
+            self.acknowledge(next(iter(self.flying)))
+
+    def refuse(self, token: int) -> None:
+        self.flying.pop(token)
+        self.do(Refused(token))
+
+    def crash(self) -> None:
+        """Power cut: what stands on disk is there, and nothing else."""
+        self.lost_open += self.core.open_rows()
+        self.dropped_before += self.core.queue.dropped_rows
+        self.flying.clear()
+        self.closed = False
+        self.now += 1.0  # nothing starts in no time
+        self.core = self._boot()
+        self.start()
+
+    # ------------------------------------------------------------ out
+
+    def _write(self, effect: Persist) -> None:
+        for ident in effect.deletes:
+            self.disk.pop(ident, None)
+        for ident, kind, payload in effect.puts:
+            self.disk[ident] = (kind, payload)
+        self.disk_losses = dict(effect.losses)
+
+    def _take(self, effect: Publish) -> None:
+        device, kind = TOPICS.parse_up(effect.topic)
+        assert device == self.config.device
+        payload = codec.encode(effect.message)
+        decoded = codec.decode_up(kind, payload, device)  # within all limits
+        assert codec.encode(decoded) == payload
+        self.sent.append(effect)
+        if effect.qos:
+            assert effect.token is not None
+            assert effect.token not in self.flying
+            self.flying[effect.token] = effect
+        if hasattr(effect.message, "seq"):
+            number = effect.message.boot, effect.message.seq
+            assert number not in self.acknowledged, "sent again after it was acknowledged"
+            assert self.content.setdefault(number, payload) == payload, "a number for two contents"
+
+    # ------------------------------------------------------------ the sums
+
+    def queued_rows(self) -> int:
+        return sum(entry.report.rows for entry in self.core.queue if isinstance(entry.report, Window))
+
+    def accounted(self) -> int:
+        return (
+            self.acked_rows
+            + self.queued_rows()
+            + self.core.open_rows()
+            + self.core.queue.dropped_rows
+            + self.dropped_before
+            + self.lost_open
+        )
+
+    def messages(self, kind: type) -> list:
+        return [effect.message for effect in self.sent if isinstance(effect.message, kind)]
