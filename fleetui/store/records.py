@@ -92,6 +92,7 @@ class DeviceRow:
     dropped: int = 0  # reports the device itself had to drop
     queued: int = 0
     rejected: int = 0  # refused by the station
+    notes: str = ""  # people's own words
 
 
 @dataclass(frozen=True, slots=True)

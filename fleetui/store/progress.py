@@ -1,0 +1,40 @@
+"""How far the roll-ups and retention have come: a handful of numbers that writers and readers agree on.
+
+``rolled``     every sample before it is in the minute roll-ups (whole minutes)
+``rolling``    the end of the pass that is under way (equal to ``rolled`` between passes): what is written
+               before it from now on is late, and its hour is rolled up again
+``raw_floor``, ``minute_floor``   nothing older is kept raw / by the minute (whole hours)
+``raw_swept``, ``minute_swept``   up to where it has really been deleted
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select
+
+from fleetui.store.compiled import upsert
+from fleetui.store.tables import progress
+
+_WRITE = upsert(progress, ("name", "value"), ("name",))
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    rolled: float = 0.0
+    rolling: float = 0.0
+    raw_floor: float = 0.0
+    minute_floor: float = 0.0
+    raw_swept: float = 0.0
+    minute_swept: float = 0.0
+
+
+def read(connection: Connection) -> Progress:
+    found = dict(connection.execute(select(progress.c.name, progress.c.value)).all())
+    return Progress(**{name: found.get(name, 0.0) for name in Progress.__slots__})
+
+
+def advance(connection: Connection, **values: float) -> None:
+    """Move marks forward; none ever moves back."""
+    now = read(connection)
+    _WRITE.many(connection, [(name, max(value, getattr(now, name))) for name, value in values.items()])
