@@ -8,6 +8,7 @@ changes nothing; callers decide whether a refusal is worth a word. The tables th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -52,11 +53,20 @@ class StateTable(Generic[S, E]):
 
     def mermaid(self) -> str:
         """The table as a diagram for the documents."""
-        lines = ["stateDiagram-v2", f"    [*] --> {self.start}"]
+        lines = ["stateDiagram-v2"]
+        lines += [f'    state "{s}" as {_node(s)}' for s in type(self.start) if _node(s) != s]
+        lines.append(f"    [*] --> {_node(self.start)}")
         for state, row in self.table.items():
             grouped: dict[S, list[str]] = {}
             for event, target in row.items():
                 grouped.setdefault(target, []).append(str(event))
-            lines += [f"    {state} --> {target}: {', '.join(events)}" for target, events in grouped.items()]
-        lines += [f"    {end} --> [*]" for end in sorted(self.ends)]
+            lines += [
+                f"    {_node(state)} --> {_node(target)}: {', '.join(events)}" for target, events in grouped.items()
+            ]
+        lines += [f"    {_node(end)} --> [*]" for end in sorted(self.ends)]
         return "\n".join(lines)
+
+
+def _node(state: StrEnum) -> str:
+    """A state's word as Mermaid takes it for a name."""
+    return re.sub(r"\W", "_", str(state))

@@ -13,6 +13,7 @@ Handle = NewType("Handle", str)
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_DIGITS = 1000  # of a number in a version; Python refuses to read some thousands
 
 
 def is_id(text: str) -> bool:
@@ -40,11 +41,18 @@ def version_key(version: str) -> tuple[tuple[int, int | str], ...]:
     """Orders versions as people read them: ``1.9 < 1.10 < 1.10.1``, ``1.0-rc1 < 1.0``, dates by date.
 
     Numbers compare as numbers, words as words, and a word sorts before the end of the text, so that a
-    pre-release comes before its release.
+    pre-release comes before its release. Noughts at the end of the numbers do not count (``1.0 = 1``), nor does a
+    ``v`` in front or what follows a plus.
     """
     parts = re.findall(r"\d+|[A-Za-z]+", version.split("+", maxsplit=1)[0])
-    key: list[tuple[int, int | str]] = [(2, int(p)) if p.isdigit() else (0, p.lower()) for p in parts]
-    while key and key[-1] == (2, 0):
-        key.pop()
-    key.append((1, ""))
+    if len(parts) > 1 and parts[0] in {"v", "V"}:
+        del parts[0]
+    key: list[tuple[int, int | str]] = []
+    for part in (*parts, ""):
+        if part.isdigit():
+            key.append((2, int(part[:_DIGITS])))
+            continue
+        while key and key[-1] == (2, 0):
+            key.pop()
+        key.append((0, part.lower()) if part else (1, ""))
     return tuple(key)

@@ -173,10 +173,15 @@ class Coded:
         mask: Mask = padded[self.codes[:n]]
         return mask
 
+    def with_codes(self, codes: npt.NDArray[np.signedinteger[Any]]) -> Coded:
+        """Other rows over the same categories, and over what has been prepared of them."""
+        other = Coded(codes, self.categories)
+        other._vocabulary = self._vocabulary
+        return other
+
     def __getitem__(self, rows: slice) -> Coded:
-        cut = Coded(self.codes[rows], self.categories)
-        cut._vocabulary = self.vocabulary()
-        return cut
+        self.vocabulary()  # prepared here, it serves every later cut
+        return self.with_codes(self.codes[rows])
 
     def __len__(self) -> int:
         return len(self.codes)
