@@ -36,14 +36,13 @@ def test_the_active_model_is_the_one_shown():
     assert len(known.row.models) == 2
 
 
-def test_an_operators_name_and_tags_outlast_a_birth():
-    speaker, known = born(name="from the device", tags={"line": "3"})
-    known = replace(known, row=replace(known.row, name="Press 4", tags={"line": "7"}))
-    row = fold(
-        known, speaker.birth(NOW + 1, name="again", tags={"line": "3", "hall": "B"}), NOW + 1, PRESENT
-    ).known.row
-    assert row.name == "Press 4"
-    assert row.tags == {"line": "7", "hall": "B"}
+def test_the_newest_birth_counts():
+    speaker, known = born(name="old", tags={"line": "3"})
+    older, newer = speaker.birth(NOW + 1, name="older"), speaker.birth(NOW + 2, name="new", tags={"hall": "B"})
+    known = fold(known, newer, NOW + 2, PRESENT).known
+    row = fold(known, older, NOW + 3, PRESENT).known.row
+    assert (row.name, row.tags) == ("new", {"hall": "B"})
+    assert row.lifecycle == "accepted"
 
 
 def test_rates_are_differences_of_beats_over_the_devices_own_time():

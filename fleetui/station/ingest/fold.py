@@ -6,9 +6,8 @@ crash and a live fleet all take the same path, and folding a report twice gives 
 
 What it does not do: decode (``link.codec``), tell duplicates (``numbering``), judge presence (``health.presence``).
 
-Whose word counts: what a device says of itself (site, target, firmware, models, figures) follows its newest
-birth or beat. A name or tag that stands already is left alone, because an operator may have given it; a device
-only fills in what is missing.
+What a device says of itself follows its newest birth or beat. What operators say of it (its lifecycle, a name or
+tags they gave) is not touched here: the store keeps it apart and lays it over what is reported.
 """
 
 from __future__ import annotations
@@ -122,8 +121,9 @@ def _birth(folded: Folded, changes: dict[str, Any], m: Birth, standing: Standing
     known = folded.known
     if not standing.present or m.seq < known.birth_seq:
         return
-    row = known.row
     changes.update(
+        name=m.name,
+        tags=m.tags,
         agent=m.agent,
         target=m.target,
         site=m.site,
@@ -134,11 +134,7 @@ def _birth(folded: Folded, changes: dict[str, Any], m: Birth, standing: Standing
         queued=m.queued,
         dropped=m.dropped,
     )
-    if not row.name and m.name:
-        changes["name"] = m.name
-    if any(key not in row.tags for key in m.tags):
-        changes["tags"] = {**m.tags, **row.tags}
-    _models(changes, row, m.models)
+    _models(changes, known.row, m.models)
     folded.known = replace(known, birth_seq=m.seq)
 
 
