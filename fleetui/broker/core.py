@@ -1,0 +1,541 @@
+"""The broker: routes publications to sessions, takes sessions over, ends them, sweeps.
+
+One object on one thread. Per turn of the event loop, in this order: packets are handled, the journal is
+written (if anything has to survive), then everything collected for the clients is sent. So whatever a client
+was told is on its way to the disk's cache before it is told, and a killed process loses nothing it promised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fleetui.broker import access, packets, wire
+from fleetui.broker.access import Directory, Identity
+from fleetui.broker.counters import Counters
+from fleetui.broker.limits import Limits
+from fleetui.broker.message import Memory, Message
+from fleetui.broker.outlet import Outlet
+from fleetui.broker.packets import V3, V5, Connect, Kind, Subscribe, Unsubscribe
+from fleetui.broker.retained import Retained
+from fleetui.broker.session import FOREVER, Item, Session
+from fleetui.broker.state import State
+from fleetui.broker.topics import Index, Route, Subscription, check_filter, check_topic
+from fleetui.broker.wire import PacketError, Properties, Property, Reason
+from fleetui.common.domain.clock import Clock
+
+if TYPE_CHECKING:
+    from fleetui.broker.connection import Connection
+
+log = logging.getLogger("fleetui.broker")
+
+
+@dataclass(slots=True)
+class PendingWill:
+    """What to publish when a client goes without saying so."""
+
+    coded: bytes
+    payload: bytes
+    qos: int
+    retain: bool
+    forward: bytes
+    expiry: int | None
+    delay: int
+
+
+class Core:
+    """Everything but sockets."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        limits: Limits,
+        clock: Clock,
+        loop: asyncio.AbstractEventLoop,
+        state: State | None = None,
+    ) -> None:
+        self.directory = directory
+        self.limits = limits
+        self.clock = clock
+        self.loop = loop
+        self.memory = Memory()
+        self.counters = Counters()
+        self.index: Index[Session] = Index(max_length=limits.topic_length, max_levels=limits.topic_levels)
+        self.retained = Retained(self.memory)
+        self.sessions: dict[str, Session] = {}
+        self.connections: set[Connection] = set()
+        self._emptied: asyncio.Event | None = None
+        self.state = state if state is not None else State(None)
+        self.inbox = memoryview(bytearray(256 * 1024))
+        self.now = loop.time()  # of this turn
+        self.unix = clock.now()
+        self.started = loop.time()
+        self.stalled = False  # the journal cannot be written: nothing is acknowledged until it can
+        self._blocked: set[Connection] = set()
+        self._dirty: list[Outlet] = []
+        self._scheduled = False
+        self._denials: deque[str] = deque(maxlen=100)
+        self.controls: dict[str, Any] = {}
+        self.state.restore(self)
+
+    # ------------------------------------------------------------ the turn
+
+    def schedule(self, connection: Outlet) -> None:
+        self._dirty.append(connection)
+        if not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self._turn)
+
+    def schedule_commit(self) -> None:
+        """The journal has something although nobody is to be told."""
+        if not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self.now = self.loop.time()
+        self.unix = self.clock.now()
+        if not self.commit():
+            self.loop.call_later(1.0, self._turn)
+            return
+        self._scheduled = False
+        dirty, self._dirty = self._dirty, []
+        for connection in dirty:
+            connection.flush()
+
+    def commit(self) -> bool:
+        """Write the journal. False while it cannot be written."""
+        if not self.state.commit():
+            if not self.stalled:
+                self.stalled = True
+                log.error("The journal cannot be written; clients wait until it can: %s", self.state.trouble)
+                if not self._scheduled:
+                    self._scheduled = True
+                    self.loop.call_later(1.0, self._turn)
+            self.counters.journal_errors += 1
+            return False
+        if self.stalled:
+            self.stalled = False
+            log.warning("The journal can be written again")
+            blocked, self._blocked = self._blocked, set()
+            for connection in blocked:
+                self.loop.call_soon(connection.unblock)
+        return True
+
+    def block(self, connection: Connection) -> None:
+        self._blocked.add(connection)
+        connection.block()
+
+    # ------------------------------------------------------------ publications
+
+    def publish(self, route: Route[Session], message: Message, retain: int, source: Session | None) -> int:
+        """Give it to everybody it is for. The reason code for the publisher."""
+        reason = Reason.NO_MATCHING_SUBSCRIBERS
+        if retain and not self._retain(message):
+            reason = Reason.QUOTA
+        for session, qos, no_local, as_published, ids in route.targets:
+            if no_local and session is source:
+                continue
+            if session.deliver(message, qos, retain if as_published else 0, ids):
+                if reason == Reason.NO_MATCHING_SUBSCRIBERS:
+                    reason = Reason.SUCCESS
+            else:
+                reason = Reason.QUOTA
+        for group in route.shared:
+            chosen = group.pick()
+            if chosen is None:
+                continue
+            session, asked = chosen
+            ids = () if asked.identifier is None else (asked.identifier,)
+            kept = retain if asked.retain_as_published else 0
+            if session.deliver(message, asked.qos, kept, ids, (group.name, group.bare)):
+                if reason == Reason.NO_MATCHING_SUBSCRIBERS:
+                    reason = Reason.SUCCESS
+            else:
+                reason = Reason.QUOTA
+        return reason
+
+    def _retain(self, message: Message) -> bool:
+        topic = message.coded[2:]
+        if not message.payload:
+            if self.retained.remove(topic):
+                self.state.unretained(topic)
+                self.schedule_commit()
+            return True
+        limits = self.limits
+        old = self.retained.get(topic)
+        more = len(message.payload) - (len(old.payload) if old is not None else 0)
+        if (
+            (old is None and len(self.retained) >= limits.retained)
+            or self.retained.bytes + more > limits.retained_bytes
+            or self.memory.held + more > limits.memory
+        ):
+            self.counters.denied_retained += 1
+            return False
+        self.retained.set(message)
+        self.state.retained(message)
+        self.schedule_commit()
+        return True
+
+    def announce(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """A publication of the broker's own; retained ones are not in the journal."""
+        route = self.index.route(wire.encode_text(topic))
+        message = Message(route.coded, payload, 0)
+        if retain:
+            self.retained.set(message)
+        self.publish(route, message, 0, None)
+
+    def control(self, connection: Connection, topic: str, payload: bytes, forward: bytes) -> int:
+        """A command of a station; see ``admin``."""
+        handler = self.controls.get(topic)
+        if handler is None:
+            return Reason.BAD_TOPIC
+        return int(handler(connection, payload, forward))
+
+    def denied(self, connection: Connection, act: str, topic: str) -> None:
+        """Said once for each client and act; counted always."""
+        what = f"{connection.name} may not {act} {topic}"
+        if what not in self._denials:
+            self._denials.append(what)
+            log.warning("Denied: %s", what)
+
+    # ------------------------------------------------------------ QoS 2 from clients
+
+    def hold_release(self, session: Session, packet_id: int) -> None:
+        if session.unreleased is None:
+            session.unreleased = set()
+        session.unreleased.add(packet_id)
+        if session.journal_id:
+            self.state.unreleased(session, packet_id)
+
+    def release(self, session: Session, packet_id: int) -> bool:
+        if session.unreleased is None or packet_id not in session.unreleased:
+            return False
+        session.unreleased.discard(packet_id)
+        if session.journal_id:
+            self.state.released(session, packet_id)
+        return True
+
+    # ------------------------------------------------------------ CONNECT
+
+    def connect(self, connection: Connection, packet: Connect) -> None:
+        """Answer CONNECT: who is it, and with which session."""
+        try:
+            identity = self._identify(connection, packet)
+            will = self._will(identity, packet)
+            session, present = self._session(identity, packet)
+        except PacketError as error:
+            self.counters.refused += 1
+            log.info("Refused %s: %s", packet.client_id[:80] or "a client", error)
+            connection.send(packets.Connack(error.reason).encode(packet.version))
+            connection.close()
+            return
+        v5 = packet.version == V5
+        properties = packet.properties
+        limits = self.limits
+        connection.identity = identity
+        connection.v5 = v5
+        connection.write = identity.rights.write
+        connection.will = will
+        connection.session = session
+        connection.token_at = self.now
+        unlimited = identity.rights.unlimited or not limits.publishes_per_s
+        connection.tokens = float("inf") if unlimited else limits.publish_burst
+        keepalive = packet.keepalive
+        if limits.max_keepalive_s and v5 and (not keepalive or keepalive > limits.max_keepalive_s):
+            keepalive = limits.max_keepalive_s
+        connection.patience = keepalive * 1.5 + 1.0 if keepalive else float("inf")
+        session.connection = connection
+        session.v5 = v5
+        session.window = (
+            min(properties.get(Property.RECEIVE_MAXIMUM, 65_535), limits.window) if v5 else limits.window_v3
+        )
+        session.max_packet = min(properties.get(Property.MAXIMUM_PACKET_SIZE, 0xFFFF_FFFF), 0xFFFF_FFFF)
+        if v5:
+            expiry = properties.get(Property.SESSION_EXPIRY, 0)
+        else:
+            expiry = 0 if packet.clean else limits.session_expiry_s
+        self.set_expiry(session, expiry)
+        answer: Properties = {}
+        if v5:
+            answer = {
+                Property.RECEIVE_MAXIMUM: limits.receive_maximum,
+                Property.MAXIMUM_PACKET_SIZE: limits.max_packet,
+                Property.TOPIC_ALIAS_MAXIMUM: limits.topic_aliases,
+            }
+            if not packet.client_id:
+                answer[Property.ASSIGNED_CLIENT_ID] = session.client_id
+            if keepalive != packet.keepalive:
+                answer[Property.SERVER_KEEP_ALIVE] = keepalive
+            if session.expiry != expiry:
+                answer[Property.SESSION_EXPIRY] = session.expiry
+        connection.send(packets.Connack(Reason.SUCCESS, present, answer).encode(packet.version))
+        session.resume()
+
+    def _identify(self, connection: Connection, packet: Connect) -> Identity:
+        if Property.AUTHENTICATION_METHOD in packet.properties:
+            raise PacketError(Reason.BAD_AUTHENTICATION_METHOD, "no extended authentication here")
+        listener = connection.listener
+        identity = access.POLICIES[listener.policy](self.directory, packet, listener.certificate(connection))
+        if identity.serial and identity.serial in listener.revoked:
+            raise PacketError(Reason.BANNED, f"{identity.client_id}'s certificate is revoked")
+        if not identity.client_id:
+            if packet.version == V3 and not packet.clean:
+                raise PacketError(Reason.BAD_CLIENT_ID, "no client id and a session to keep")
+            identity = Identity(f"auto-{secrets.token_hex(8)}", "", identity.rights)
+        elif len(identity.client_id) > 128:
+            raise PacketError(Reason.BAD_CLIENT_ID, "a client id of more than 128 characters")
+        return identity
+
+    def _will(self, identity: Identity, packet: Connect) -> PendingWill | None:
+        will = packet.will
+        if will is None:
+            return None
+        raw = will.topic.encode()
+        check_topic(raw, self.limits.topic_length, self.limits.topic_levels)
+        if raw.startswith(b"$") or not identity.rights.may_publish(raw):
+            self.counters.denied_publish += 1
+            raise PacketError(Reason.NOT_AUTHORISED, f"a will for {will.topic[:100]}")
+        forwarded = {kind: value for kind, value in will.properties.items() if kind in wire.FORWARDED}
+        _, start = wire.decode_varint(encoded := wire.encode_properties(forwarded), 0, len(encoded))
+        return PendingWill(
+            wire.encode_binary(raw),
+            will.payload,
+            will.qos,
+            will.retain,
+            encoded[start:],
+            will.properties.get(Property.MESSAGE_EXPIRY),
+            will.properties.get(Property.WILL_DELAY, 0),
+        )
+
+    def _session(self, identity: Identity, packet: Connect) -> tuple[Session, bool]:
+        """The session to go on with, and whether it was there before."""
+        old = self.sessions.get(identity.client_id)
+        if old is not None:
+            if old.proven != identity.proven:
+                raise PacketError(Reason.NOT_AUTHORISED, f"client id {identity.client_id} is somebody else's")
+            if old.connection is not None:
+                self.counters.taken_over += 1
+                old.connection.cut(Reason.TAKEN_OVER)
+                old = self.sessions.get(identity.client_id)
+        if old is not None and (packet.clean or not self._still_allowed(old, identity)):
+            self.end(old)
+            old = None
+        if old is not None:
+            if old.late_will is not None:
+                old.late_will[1].cancel()
+                old.late_will = None
+            old.station = identity.station
+            return old, True
+        if len(self.sessions) >= self.limits.sessions:
+            raise PacketError(Reason.QUOTA, "too many sessions")
+        session = Session(self, identity.client_id, identity.proven, station=identity.station)
+        self.sessions[identity.client_id] = session
+        return session, False
+
+    @staticmethod
+    def _still_allowed(session: Session, identity: Identity) -> bool:
+        """Rights may have changed while the session lay on disk."""
+        return all(identity.rights.may_subscribe(s.group, s.bare) for s in session.subscriptions.values())
+
+    def set_expiry(self, session: Session, expiry: int) -> None:
+        """0: the session ends with the connection; else it is kept, and the journal knows of it."""
+        session.expiry = min(expiry, self.limits.session_expiry_s)
+        if session.expiry:
+            self.state.opened(session)
+        elif session.journal_id:
+            self.state.closed(session)
+
+    # ------------------------------------------------------------ the end of connections and sessions
+
+    def disconnected(self, connection: Connection) -> None:
+        """The connection is over, whoever ended it. Safe to call again."""
+        self._blocked.discard(connection)
+        connection.drop_unsent()
+        session = connection.session
+        if session is None:
+            return
+        connection.session = None
+        if session.connection is not connection:
+            return
+        session.connection = None
+        session.resend = None
+        session.gone_at = self.clock.now()
+        will, connection.will = connection.will, None
+        if will is not None:
+            if will.delay and session.expiry:
+                delay = min(will.delay, session.expiry)
+                session.late_will = (will, self.loop.call_later(delay, self._late_will, session))
+            else:
+                self.publish_will(will)
+        if not session.expiry:
+            self.end(session)
+        elif session.journal_id:
+            self.state.left(session)
+            self.schedule_commit()
+
+    def _late_will(self, session: Session) -> None:
+        """A will is published when its delay is over or the session ends, whatever comes first."""
+        if session.late_will is None:
+            return
+        will, timer = session.late_will
+        session.late_will = None
+        timer.cancel()
+        self.publish_will(will)
+
+    def publish_will(self, will: PendingWill) -> None:
+        route = self.index.route(will.coded)
+        message = Message(route.coded, will.payload, will.qos, will.forward)
+        if will.expiry is not None:
+            message.expires = self.clock.now() + will.expiry
+        self.publish(route, message, int(will.retain), None)
+        self.schedule_commit()
+
+    def end(self, session: Session) -> None:
+        """The session is over: nothing of it is left, but what a shared group can still use."""
+        if self.sessions.get(session.client_id) is session:
+            del self.sessions[session.client_id]
+        for subscription in session.subscriptions.values():
+            self.index.remove(session, subscription)
+        session.subscriptions = {}
+        self._late_will(session)
+        if session.journal_id:
+            self.state.closed(session)
+            self.schedule_commit()
+        self.counters.sessions_ended += 1
+        for item in session.empty():
+            self._pass_on(item)
+
+    def _pass_on(self, item: Item) -> None:
+        """An unacknowledged QoS 1 message of a shared group goes to another member."""
+        message, qos, retain, _, _, share, _ = item
+        if message is None or qos != 1 or share is None:
+            return
+        group = self.index.group(*share)
+        chosen = group.pick() if group is not None else None
+        if chosen is not None:
+            session, asked = chosen
+            ids = () if asked.identifier is None else (asked.identifier,)
+            session.deliver(message, asked.qos, retain, ids, share)
+
+    def left(self, connection: Connection) -> None:
+        """The socket is closed."""
+        self.connections.discard(connection)
+        self.disconnected(connection)
+        if self._emptied is not None and not self.connections:
+            self._emptied.set()
+
+    async def emptied(self) -> None:
+        """Wait until the last connection is gone."""
+        if self.connections:
+            self._emptied = asyncio.Event()
+            await self._emptied.wait()
+
+    def kick(self, connection: Connection) -> None:
+        """End a connection because an administrator, or a revocation, says so."""
+        self.counters.kicked += 1
+        log.warning("Kicked %s", connection.name)
+        connection.cut(Reason.ADMINISTRATIVE)
+
+    # ------------------------------------------------------------ SUBSCRIBE, UNSUBSCRIBE
+
+    def subscribe(self, connection: Connection, packet: Subscribe) -> None:
+        session = connection.session
+        identity = connection.identity
+        assert session is not None
+        assert identity is not None
+        identifiers = packet.properties.get(Property.SUBSCRIPTION_ID)
+        identifier = identifiers[0] if identifiers else None
+        codes: list[int] = []
+        fresh: list[Subscription] = []
+        for request in packet.requests:
+            try:
+                subscription, send_retained = self._subscription(session, identity, request, identifier)
+            except PacketError as error:
+                if error.reason == Reason.NOT_AUTHORISED:
+                    self.counters.denied_subscribe += 1
+                    self.denied(connection, "subscribe to", request.filter[:200])
+                codes.append(error.reason)
+                continue
+            session.subscriptions[subscription.text] = subscription
+            self.index.add(session, subscription)
+            if session.journal_id:
+                self.state.subscribed(session, subscription)
+            if send_retained:
+                fresh.append(subscription)
+            codes.append(subscription.qos)
+        version = V5 if connection.v5 else V3
+        connection.send(packets.encode_suback(Kind.SUBACK, packet.packet_id, codes, version))
+        for subscription in fresh:
+            self._send_retained(session, subscription)
+
+    def _subscription(
+        self, session: Session, identity: Identity, request: packets.Request, identifier: int | None
+    ) -> tuple[Subscription, bool]:
+        group, bare = check_filter(request.filter, self.limits.topic_length, self.limits.topic_levels)
+        if group is not None and request.no_local:
+            raise PacketError(Reason.PROTOCOL_ERROR, "no local on a shared subscription")
+        if not identity.rights.may_subscribe(group, bare):
+            raise PacketError(Reason.NOT_AUTHORISED, request.filter[:100])
+        known = request.filter in session.subscriptions
+        if not known and len(session.subscriptions) >= self.limits.subscriptions:
+            raise PacketError(Reason.QUOTA, "too many subscriptions")
+        subscription = Subscription(
+            request.filter, bare, group, request.qos, request.no_local, request.retain_as_published, identifier
+        )
+        handling = request.retain_handling
+        return subscription, group is None and (handling == 0 or (handling == 1 and not known))
+
+    def _send_retained(self, session: Session, subscription: Subscription) -> None:
+        ids = () if subscription.identifier is None else (subscription.identifier,)
+        for message in self.retained.matching(subscription.bare):
+            if message.expires is not None and message.expires <= self.unix:
+                continue
+            session.deliver(message, subscription.qos, 1, ids)
+
+    def unsubscribe(self, connection: Connection, packet: Unsubscribe) -> None:
+        session = connection.session
+        assert session is not None
+        codes: list[int] = []
+        for text in packet.filters:
+            subscription = session.subscriptions.pop(text, None)
+            if subscription is None:
+                codes.append(Reason.NO_SUBSCRIPTION_EXISTED)
+                continue
+            self.index.remove(session, subscription)
+            if session.journal_id:
+                self.state.unsubscribed(session, text)
+            codes.append(Reason.SUCCESS)
+        version = V5 if connection.v5 else V3
+        connection.send(packets.encode_suback(Kind.UNSUBACK, packet.packet_id, codes, version))
+
+    # ------------------------------------------------------------ sweeping
+
+    def sweep(self) -> None:
+        """Twice a second: the silent, the expired, the lingering."""
+        now = self.now = self.loop.time()
+        unix = self.unix = self.clock.now()
+        for connection in list(self.connections):
+            if connection.closed_at:
+                if now - connection.closed_at > 5.0 and connection.transport is not None:
+                    connection.transport.abort()
+            elif now - connection.last > connection.patience and not connection.blocked:
+                self.counters.timed_out += 1
+                connection.cut(Reason.KEEP_ALIVE_TIMEOUT)
+        for session in list(self.sessions.values()):
+            if session.connection is None and session.expiry != FOREVER and unix - session.gone_at > session.expiry:
+                self.end(session)
+
+    def sweep_retained(self) -> None:
+        """Now and then: retained messages whose time is over."""
+        for topic in self.retained.topics():
+            message = self.retained.get(topic)
+            if message is not None and message.expires is not None and message.expires <= self.unix:
+                self.retained.remove(topic)
+                self.state.unretained(topic)
+                self.counters.expired += 1
+        self.schedule_commit()
