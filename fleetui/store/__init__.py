@@ -1,1 +1,1 @@
-"""The store between desk, station and command line: see store.py for how it is opened, records.py for what is in it."""
+"""The store between desk, station and command line: store.py opens it, records.py is what is in it."""

@@ -25,14 +25,14 @@ class Compiled:
         self._build = build
         self._ready: dict[str, tuple[str, tuple[int, ...] | None]] = {}
 
-    def many(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Once for each row."""
+    def many(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> int:
+        """Once for each row; how many rows of the table that touched."""
         if not rows:
-            return
+            return 0
         text, order = self._text(connection)
         if order is not None:
             rows = [tuple([row[i] for i in order]) for row in rows]
-        connection.exec_driver_sql(text, rows if isinstance(rows, list) else list(rows))
+        return connection.exec_driver_sql(text, rows if isinstance(rows, list) else list(rows)).rowcount
 
     def _text(self, connection: Connection) -> tuple[str, tuple[int, ...] | None]:
         name = connection.dialect.name

@@ -3,8 +3,9 @@
 ``rolled``     every sample before it is in the minute roll-ups (whole minutes)
 ``rolling``    the end of the pass that is under way (equal to ``rolled`` between passes): what is written
                before it from now on is late, and its hour is rolled up again
-``raw_floor``, ``minute_floor``   nothing older is kept raw / by the minute (whole hours)
-``raw_swept``, ``minute_swept``   up to where it has really been deleted
+``raw_floor`` …     nothing older is kept raw, by the minute, by the hour (whole hours)
+``raw_cursor`` …    where the deletion up to that floor stands: the number of the last device that is done;
+                    :data:`DONE` when all are
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from sqlalchemy import Connection, select
 from fleetui.store.compiled import upsert
 from fleetui.store.tables import progress
 
+DONE = -1.0
+
 _WRITE = upsert(progress, ("name", "value"), ("name",))
 
 
@@ -25,16 +28,25 @@ class Progress:
     rolling: float = 0.0
     raw_floor: float = 0.0
     minute_floor: float = 0.0
-    raw_swept: float = 0.0
-    minute_swept: float = 0.0
+    hour_floor: float = 0.0
+    raw_cursor: float = DONE
+    minute_cursor: float = DONE
+    hour_cursor: float = DONE
+
+
+_NONE_YET = Progress()
 
 
 def read(connection: Connection) -> Progress:
     found = dict(connection.execute(select(progress.c.name, progress.c.value)).all())
-    return Progress(**{name: found.get(name, 0.0) for name in Progress.__slots__})
+    return Progress(**{name: found.get(name, getattr(_NONE_YET, name)) for name in Progress.__slots__})
+
+
+def write(connection: Connection, **values: float) -> None:
+    _WRITE.many(connection, list(values.items()))
 
 
 def advance(connection: Connection, **values: float) -> None:
     """Move marks forward; none ever moves back."""
     now = read(connection)
-    _WRITE.many(connection, [(name, max(value, getattr(now, name))) for name, value in values.items()])
+    write(connection, **{name: max(value, getattr(now, name)) for name, value in values.items()})

@@ -8,6 +8,8 @@ last minute or two) is added up here from raw samples, so a chart's right edge i
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +54,7 @@ def read(
     raw_of, minute_of, hour_of = (
         (fleet_sample, fleet_minute, fleet_hour) if number is None else (sample, sample_minute, sample_hour)
     )
+    max_points = max(max_points, 2)
     marks = progress.read(connection)
     span = max(end - start, 0.0)
 
@@ -60,11 +63,11 @@ def read(
         if len(points) <= max_points:
             return _series(points, 0.0)
         if len(points) <= _FINER * max_points and span < MINUTE * max_points / 2:
-            width = _nice(span / max_points)
+            width = _nice(span / (max_points - 1))
             return _series(_bucket(points, width), width)
 
     if start >= marks.minute_floor and span <= MINUTE * max_points * _FINER:
-        width = MINUTE * max(1, math.ceil(span / MINUTE / max_points))
+        width = MINUTE * max(1, math.ceil(span / MINUTE / (max_points - 1)))
         first = math.floor(start / MINUTE) * MINUTE
         parts = [
             _rolled(connection, minute_of, number, metric, first, min(end, marks.rolled)),
@@ -72,7 +75,7 @@ def read(
         ]
         return _series(_bucket(np.concatenate(parts), width), width)
 
-    width = HOUR * max(1, math.ceil(span / HOUR / max_points))
+    width = HOUR * max(1, math.ceil(span / HOUR / (max_points - 1)))
     whole_hours = math.floor(marks.rolled / HOUR) * HOUR
     first = math.floor(start / HOUR) * HOUR
     parts = [
@@ -117,9 +120,7 @@ def _raw(
     if number is not None:
         statement = statement.where(table.c.device == number)
     rows = connection.execute(statement.order_by(table.c.at).limit(limit)).all()
-    if not rows:
-        return _NOTHING
-    pairs = np.array(rows, dtype=np.float64)
+    pairs = _matrix(rows, 2)
     points = np.ones((len(pairs), 5), dtype=np.float64)
     points[:, 0] = pairs[:, 0]
     points[:, 1:4] = pairs[:, 1:2]
@@ -132,11 +133,16 @@ def _rolled(
     if start >= end:
         return _NOTHING
     columns = [table.c[f"{metric}_{part}"] for part in ("mean", "low", "high", "count")]
-    statement = select(table.c.at, *columns).where(table.c.at >= start, table.c.at < end, columns[3] > 0)
+    statement = select(table.c.at, *columns).where(table.c.at >= start, table.c.at < end, columns[0].is_not(None))
     if number is not None:
         statement = statement.where(table.c.device == number)
     rows = connection.execute(statement.order_by(table.c.at)).all()
-    return np.array(rows, dtype=np.float64) if rows else _NOTHING
+    return _matrix(rows, 5)
+
+
+def _matrix(rows: Sequence[Sequence[float]], width: int) -> _Points:
+    # Much faster than np.array(rows), which looks into every row for its shape.
+    return np.fromiter(chain.from_iterable(rows), np.float64, len(rows) * width).reshape(len(rows), width)
 
 
 def _bucket(points: _Points, width: float) -> _Points:
