@@ -21,9 +21,10 @@ from typing import Any
 
 from fleetui.common.domain.clock import Clock
 from fleetui.common.domain.errors import BugError, OperatorError, ProcessError
+from fleetui.common.domain.states import CHILD, ChildEvent, ChildState
 from fleetui.desk.app.child_process import ChildProcess
-from fleetui.desk.app.child_table import CHILD, ChildEvent, ChildState, Outcome, sentence
 from fleetui.desk.app.orphans import Pidfile
+from fleetui.desk.app.outcome import Outcome, sentence
 
 log = logging.getLogger("fleetui.desk.supervise")
 

@@ -1,62 +1,11 @@
-"""The states of a child process, as a table, and how one run of it ended, in words.
-
-A child is asked to start, says that it is ready, runs, and ends: because it was asked to, or by itself. One that
-ended by itself is started again after a pause that grows; one that never lasts is given up until somebody asks.
-No I/O.
-"""
+"""How one run of a child process ended, and what became of the child, in words. No I/O."""
 
 from __future__ import annotations
 
 import signal
 from dataclasses import dataclass
-from enum import StrEnum
 
-from fleetui.common.domain.machine import StateTable
-
-
-class ChildState(StrEnum):
-    STOPPED = "stopped"
-    STARTING = "starting"  # the process lives, but has not said that it is ready
-    RUNNING = "running"
-    STOPPING = "stopping"  # was asked to end
-    BACKING_OFF = "backing off"  # ended by itself; will be started again
-    FAILED = "failed"  # given up; somebody has to ask
-
-
-class ChildEvent(StrEnum):
-    START = "start"
-    READY = "ready"
-    STOP = "stop"
-    EXIT = "exit"  # the process is gone
-    RETRY = "retry"  # the pause is over
-    GIVE_UP = "give up"  # it ended once too often, or could not be started at all
-
-
-CHILD: StateTable[ChildState, ChildEvent] = StateTable(
-    "child process",
-    ChildState.STOPPED,
-    {
-        ChildState.STOPPED: {ChildEvent.START: ChildState.STARTING},
-        ChildState.STARTING: {
-            ChildEvent.READY: ChildState.RUNNING,
-            ChildEvent.STOP: ChildState.STOPPING,
-            ChildEvent.EXIT: ChildState.BACKING_OFF,
-            ChildEvent.GIVE_UP: ChildState.FAILED,
-        },
-        ChildState.RUNNING: {
-            ChildEvent.STOP: ChildState.STOPPING,
-            ChildEvent.EXIT: ChildState.BACKING_OFF,
-            ChildEvent.GIVE_UP: ChildState.FAILED,
-        },
-        ChildState.STOPPING: {ChildEvent.EXIT: ChildState.STOPPED},
-        ChildState.BACKING_OFF: {
-            ChildEvent.RETRY: ChildState.STARTING,
-            ChildEvent.START: ChildState.STARTING,
-            ChildEvent.STOP: ChildState.STOPPED,
-        },
-        ChildState.FAILED: {ChildEvent.START: ChildState.STARTING, ChildEvent.STOP: ChildState.STOPPED},
-    },
-)
+from fleetui.common.domain.states import ChildState
 
 
 @dataclass(frozen=True, slots=True)

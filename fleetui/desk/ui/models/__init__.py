@@ -1,0 +1,1 @@
+"""Qt models: the desk's tables as views see them."""
