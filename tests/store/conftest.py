@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from tests.helpers.store import clock, empty_url, kind, postgres, sqlite_store, store, store_url
+
+__all__ = ["clock", "empty_url", "kind", "postgres", "sqlite_store", "store", "store_url"]
