@@ -14,6 +14,7 @@ import numpy.typing as npt
 PER_DECADE = 10
 DECADES = 8  # 1 µs .. 100 s
 BINS = PER_DECADE * DECADES + 2
+MOST = 1 << 61
 EDGES_S: npt.NDArray[np.float64] = np.power(10.0, np.arange(PER_DECADE * DECADES + 1) / PER_DECADE - 6.0)
 
 
@@ -41,10 +42,13 @@ def expand(counts: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.int6
 
 
 def merge(*histograms: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """One histogram of all that were counted in any of them; exact, whatever the order and grouping."""
+    """One histogram of all that were counted in any of them; exact, whatever the order and grouping.
+
+    A bin stops at ``MOST``: counts that only a liar sends must not turn negative.
+    """
     total = np.zeros(BINS, dtype=np.int64)
     for counts in histograms:
-        total += expand(counts)
+        total = np.minimum(total + np.minimum(expand(counts), MOST), MOST)
     return total
 
 

@@ -158,28 +158,41 @@ def _terms(
     context: _Context, partial: Token | None, typed: str, catalogue: Catalogue, values: Values
 ) -> Iterator[Suggestion]:
     exact = catalogue.find(typed) if partial and partial.kind is T.WORD else None
-    if exact is not None:
-        for op in exact.operators:
-            yield Suggestion(f"{quote((exact.name,))}{op}", f"{exact.name}{op}", _MEANING[op], Suggests.OPERATOR)
-    elif typed.casefold() in {HAS, MISSING}:
-        yield Suggestion(f"{typed.casefold()}:", f"{typed.casefold()}:", "a field", Suggests.OPERATOR)
-    words = ["not"]
-    if context.joins:
-        words = ["and", "or", "not"]
-        if not typed:
-            for word in words:
-                yield Suggestion(word, word, _WORD_HELP[word], Suggests.WORD)
+    # A key that no device has is a field all the same, but one that is being typed is likelier meant.
+    unheard = exact is not None and exact.kind is Kind.TAG and exact.key not in values(TAG_PREFIX)
+    folded = typed.casefold()
+    if exact is not None and not unheard:
+        yield from _operators(exact)
+    elif folded in {HAS, MISSING}:
+        yield Suggestion(f"{folded}:", f"{folded}:", _WORD_HELP[folded], Suggests.OPERATOR)
+    words = ("and", "or", "not") if context.joins else ("not",)
+    if not typed and context.joins:
+        yield from (Suggestion(word, word, _WORD_HELP[word], Suggests.WORD) for word in words)
     yield from _fields(typed, catalogue, values, end=":", skip=frozenset())
-    for name, words_of in ((HAS, "a figure or text that is known"), (MISSING, "one that is not known")):
-        if typed and name.startswith(typed.casefold()) and name != typed.casefold():
-            yield Suggestion(f"{name}:", name, words_of, Suggests.FIELD)
-    if typed:
-        for word in words:
-            if word.startswith(typed.casefold()) and word != typed.casefold():
-                yield Suggestion(word, word, _WORD_HELP[word], Suggests.WORD)
+    if exact is not None and unheard:
+        yield from _operators(exact)
+    if not typed:
+        return
+    for name in (HAS, MISSING):
+        if name.startswith(folded) and name != folded:
+            yield Suggestion(f"{name}:", name, _WORD_HELP[name], Suggests.FIELD)
+    for word in words:
+        if word.startswith(folded) and word != folded:
+            yield Suggestion(word, word, _WORD_HELP[word], Suggests.WORD)
 
 
-_WORD_HELP = {"and": "both must hold", "or": "one must hold", "not": "must not hold"}
+def _operators(field: Field) -> Iterator[Suggestion]:
+    for op in field.operators:
+        yield Suggestion(f"{quote((field.name,))}{op}", f"{field.name}{op}", _MEANING[op], Suggests.OPERATOR)
+
+
+_WORD_HELP = {
+    "and": "both must hold",
+    "or": "one must hold",
+    "not": "must not hold",
+    HAS: "what is known of it",
+    MISSING: "what is not known of it",
+}
 
 
 def _fields(

@@ -148,7 +148,7 @@ def _search(node: Search, catalogue: Catalogue) -> Predicate:
         raise failure(
             f"'{value.text}' needs a field before it", "Write it like field:value", value.start, value.end
         )
-    if not any(value.parts):
+    if not value.wild and not value.text:
         raise failure("There is nothing to look for", "Write a word between the quotes", value.start, value.end)
     pattern = Pattern.whole(value) if value.wild else Pattern.inside(value)
     inner = [_on_texts(field, lambda v: v.matches(pattern)) for field in catalogue.search_fields]
