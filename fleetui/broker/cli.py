@@ -30,6 +30,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", type=Path, metavar="FILE", help="its key")
     parser.add_argument("--ca", type=Path, metavar="FILE", help="who signs the clients' certificates")
     parser.add_argument("--crl", type=Path, metavar="FILE", help="revoked certificates; read anew on SIGHUP")
+    parser.add_argument("--fsync", action="store_true", help="outlive a power cut too: slower")
+    parser.add_argument("--max-keepalive", type=int, metavar="S", help="longest; v5 clients are told")
     parser.add_argument("--child", action="store_true", help="JSON lines on stdout; the end of stdin ends it")
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
 
@@ -44,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
+    from fleetui.broker.limits import Limits
     from fleetui.broker.listeners import ListenerSpec, Tls
     from fleetui.broker.process import Settings, serve
     from fleetui.common import logs
@@ -67,5 +70,7 @@ def _run(args: argparse.Namespace) -> None:
         secret=load_or_create_secret(base.local_secret),
         stations=tuple(args.station or ("station",)),
         listeners=tuple(listeners),
+        fsync=args.fsync,
+        limits=Limits(max_keepalive_s=args.max_keepalive or 0),
     )
     serve(settings, child=args.child)

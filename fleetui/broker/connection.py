@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from fleetui.broker import packets
 from fleetui.broker.message import Message
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from fleetui.broker.listeners import Listener
 
 log = logging.getLogger("fleetui.broker")
-
-LINGER_S: Final = 5.0  # how long a closed connection may take to read its last words
 
 
 class Connection(Outlet, asyncio.BufferedProtocol):
@@ -85,6 +83,8 @@ class Connection(Outlet, asyncio.BufferedProtocol):
         core = self.core
         self.last = core.now
         core.counters.bytes_in += nbytes
+        if self.closed_at:
+            return
         rest = self.rest
         if rest is None:
             if self.blocked:
@@ -336,13 +336,18 @@ class Connection(Outlet, asyncio.BufferedProtocol):
             return
         if self.session is not None and self.v5:
             self.send(packets.Disconnect(reason).encode(V5))
-        self.close()
+        self.close(linger=True)
 
-    def close(self) -> None:
-        """No more of this connection: last words out, session let go, transport closed."""
+    def close(self, *, linger: bool = False) -> None:
+        """No more of this connection: last words out, session let go, transport closed.
+
+        Lingering closes our half only and takes in what the client still sends: a socket that is closed with
+        bytes unread is reset, and the reset overtakes the reason we gave. The sweep ends who does not go.
+        """
         if self.closed_at:
             return
         self.closed_at = self.core.loop.time()
+        self.rest = None
         transport = self.transport
         if transport is None:
             return
@@ -353,4 +358,12 @@ class Connection(Outlet, asyncio.BufferedProtocol):
         if self.core.commit():
             self.flush()
         self.core.disconnected(self)
-        transport.close()
+        if linger and transport.can_write_eof() and not transport.is_closing():
+            if self.blocked:
+                transport.resume_reading()
+            try:
+                transport.write_eof()
+            except OSError:  # it is gone already
+                transport.abort()
+        else:
+            transport.close()

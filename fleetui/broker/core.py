@@ -12,7 +12,7 @@ import logging
 import secrets
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
 from fleetui.broker import access, packets, wire
 from fleetui.broker.access import Directory, Identity
@@ -29,9 +29,12 @@ from fleetui.broker.wire import PacketError, Properties, Property, Reason
 from fleetui.common.domain.clock import Clock
 
 if TYPE_CHECKING:
+    from fleetui.broker.admin import Admin
     from fleetui.broker.connection import Connection
 
 log = logging.getLogger("fleetui.broker")
+
+LINGER_S: Final = 2.0  # how long a connection that we ended may take to read its last words
 
 
 @dataclass(slots=True)
@@ -79,7 +82,7 @@ class Core:
         self._dirty: list[Outlet] = []
         self._scheduled = False
         self._denials: deque[str] = deque(maxlen=100)
-        self.controls: dict[str, Any] = {}
+        self.admin: Admin | None = None
         self.state.restore(self)
 
     # ------------------------------------------------------------ the turn
@@ -191,10 +194,9 @@ class Core:
 
     def control(self, connection: Connection, topic: str, payload: bytes, forward: bytes) -> int:
         """A command of a station; see ``admin``."""
-        handler = self.controls.get(topic)
-        if handler is None:
+        if self.admin is None:
             return Reason.BAD_TOPIC
-        return int(handler(connection, payload, forward))
+        return self.admin(connection, topic, payload, forward)
 
     def denied(self, connection: Connection, act: str, topic: str) -> None:
         """Said once for each client and act; counted always."""
@@ -232,7 +234,7 @@ class Core:
             self.counters.refused += 1
             log.info("Refused %s: %s", packet.client_id[:80] or "a client", error)
             connection.send(packets.Connack(error.reason).encode(packet.version))
-            connection.close()
+            connection.close(linger=True)
             return
         v5 = packet.version == V5
         properties = packet.properties
@@ -521,7 +523,7 @@ class Core:
         unix = self.unix = self.clock.now()
         for connection in list(self.connections):
             if connection.closed_at:
-                if now - connection.closed_at > 5.0 and connection.transport is not None:
+                if now - connection.closed_at > LINGER_S and connection.transport is not None:
                     connection.transport.abort()
             elif now - connection.last > connection.patience and not connection.blocked:
                 self.counters.timed_out += 1

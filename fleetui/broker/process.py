@@ -18,7 +18,10 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from fleetui.broker.access import Directory
+from fleetui.broker.admin import Admin
 from fleetui.broker.core import Core
+from fleetui.broker.counters import SysTopics, snapshot
+from fleetui.broker.journal import Journal
 from fleetui.broker.limits import Limits
 from fleetui.broker.listeners import Listener, ListenerSpec, open_all
 from fleetui.broker.state import State
@@ -91,6 +94,7 @@ class Broker:
         self._timers: list[asyncio.TimerHandle] = []
         self.listeners: list[Listener] = []
         self.core: Core | None = None
+        self.state = State(None)
 
     async def start(self) -> None:
         settings = self.settings
@@ -98,13 +102,19 @@ class Broker:
         if settings.folder is not None:
             self._lock = lock(settings.folder)
         try:
-            state = State(None)
+            journal = Journal(settings.folder, fsync=settings.fsync) if settings.folder is not None else None
+            self.state = state = State(journal)
             directory = Directory(settings.fleet, frozenset(settings.stations), settings.secret)
             self.core = core = Core(directory, settings.limits, self._clock, loop, state)
             self.listeners = open_all(core, list(settings.listeners))
         except BaseException:
+            self.state.close()
             self._unlock()
             raise
+        core.admin = Admin(core, self.reload, lambda: snapshot(core))
+        topics = SysTopics(core)
+        topics.publish()
+        self._every(settings.sys_interval_s, topics.publish)
         self._every(SWEEP_S, core.sweep)
         self._every(SWEEP_RETAINED_S, core.sweep_retained)
         if settings.run is not None:
@@ -134,16 +144,22 @@ class Broker:
         )
         fresh.replace(path)
 
-    def reload(self) -> None:
-        """Certificates and revocation lists anew; a file that is bad leaves the old ones in force."""
+    def reload(self) -> int:
+        """Certificates and revocation lists anew; a file that is bad leaves the old ones in force.
+
+        Says how many connections ended by it.
+        """
+        total = 0
         for listener in self.listeners:
             try:
                 ended = listener.revoke()
             except OperatorError as error:
                 log.warning("Not reloaded: %s", error)
             else:
+                total += ended
                 if listener.spec.tls is not None:
                     log.info("Listener %s: certificates read anew, %d clients ended", listener.name, ended)
+        return total
 
     async def stop(self) -> None:
         """Say goodbye to everybody, write what is left."""
@@ -166,6 +182,7 @@ class Broker:
                         connection.transport.abort()
                 await core.emptied()
             core.commit()
+        self.state.close()
         if self.settings.run is not None:
             (self.settings.run / "broker.json").unlink(missing_ok=True)
         self._unlock()
@@ -187,7 +204,8 @@ async def _main(settings: Settings, *, child: bool) -> None:
     gc.set_threshold(50_000, 20, 50)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, broker.reload)
+    if hasattr(signal, "SIGHUP"):
+        loop.add_signal_handler(signal.SIGHUP, broker.reload)
     if child:
 
         def tell(act: Callable[[], None]) -> None:
