@@ -32,6 +32,8 @@ from fleetui.store.writer import Writer
 log = logging.getLogger("fleetui.store")
 T = TypeVar("T")
 
+_SNAPSHOT = text("SELECT 1 FROM change_head")
+
 
 class Store:
     """An open store. Make one with :meth:`open`; close it, or use it as a context manager."""
@@ -97,9 +99,8 @@ class Store:
             raise StoreError("The store is closed", "Open it again")
         try:
             with self._reading.connect() as connection, connection.begin():
-                if self.dialect == "sqlite":
-                    # SQLite takes its snapshot at the first read, not at BEGIN.
-                    connection.execute(text("SELECT 1 FROM change_head"))
+                # Both databases take their snapshot at the first question, not at BEGIN.
+                connection.execute(_SNAPSHOT)
                 yield connection
         except (DBAPIError, PoolTimeout) as error:
             found = faults.translate(error, self._url)

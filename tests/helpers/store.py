@@ -18,6 +18,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -211,6 +212,16 @@ def fresh_url(config: pytest.Config, kind: str, folder: Path) -> str:
     return postgres_of(config).create(template)
 
 
+@contextmanager
+def dropped(config: pytest.Config, url: str) -> Iterator[None]:
+    """Afterwards the database at ``url`` is gone; a file is left to pytest."""
+    try:
+        yield
+    finally:
+        if url.startswith("postgresql"):
+            postgres_of(config).drop(url)
+
+
 BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)]
 
 
@@ -228,18 +239,16 @@ def kind(request: pytest.FixtureRequest) -> str:
 def store_url(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> Iterator[str]:
     """The URL of a fresh store; the test runs once on SQLite and once on PostgreSQL."""
     url = fresh_url(request.config, kind, tmp_path)
-    yield url
-    if kind == "postgresql":
-        postgres_of(request.config).drop(url)
+    with dropped(request.config, url):
+        yield url
 
 
 @pytest.fixture
 def empty_url(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> Iterator[str]:
     """The URL of a place where there is no store yet."""
     url = f"sqlite:///{tmp_path / 'empty.db'}" if kind == "sqlite" else postgres_of(request.config).create()
-    yield url
-    if kind == "postgresql":
-        postgres_of(request.config).drop(url)
+    with dropped(request.config, url):
+        yield url
 
 
 @pytest.fixture
