@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from PySide6.QtCore import QObject, Signal
 from PySide6.QtWidgets import QWidget
 
+from fleetui.desk.app.columns import Applied
+
 if TYPE_CHECKING:
     from fleetui.common.domain.clock import Clock
     from fleetui.desk.app.columns import DeviceTable
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from fleetui.desk.app.settings import Settings
     from fleetui.desk.app.wishes import WishDesk
     from fleetui.desk.ui.theme import Theme
+    from fleetui.store.records import Changes, SavedView, StationStatus
     from fleetui.store.store import Store
 
 
@@ -36,11 +39,17 @@ class DeskContext(QObject):
         Once a second: ages shown as text ("3 min ago") are due for a new look.
     ``navigated(str, dict)``
         Somebody asks for another page; the main window answers it. Use :meth:`navigate`.
+    ``hinted(str)``
+        A short word for the status bar that goes by itself ("Copied"). Use :meth:`hint`.
+
+    ``applied`` is what the last delivery changed in the table: rows added, removed, and per column changed.
+    ``caught_up`` says whether everything that is in the store is shown: before, an empty table means nothing.
     """
 
     changed = Signal(object)
     ticked = Signal()
     navigated = Signal(str, object)
+    hinted = Signal(str)
 
     def __init__(
         self,
@@ -68,6 +77,27 @@ class DeskContext(QObject):
         self.wishes = wishes
         self.instance = instance
         self.theme = theme
+        self.caught_up = False
+        self.applied = Applied()
+        self.views: dict[str, SavedView] = {}
+        self.stations: dict[str, StationStatus] = {}
+
+    def take(self, changes: Changes) -> None:
+        """One delivery of the feed: the table is brought up to date, then everybody is told. Main thread."""
+        self.applied = self.table.apply(changes)
+        for identity in changes.views_removed:
+            self.views.pop(identity, None)
+        self.views.update((view.id, view) for view in changes.views)
+        self.stations.update((status.station, status) for status in changes.stations)
+        self.changed.emit(changes)
+
+    @property
+    def station(self) -> StationStatus | None:
+        """What the station that was heard of last says of itself; a leading one before others."""
+        return max(self.stations.values(), key=lambda status: (status.at, status.leader), default=None)
+
+    def hint(self, text: str) -> None:
+        self.hinted.emit(text)
 
     def navigate(self, page_id: str, **where: Any) -> None:
         """Show another page. ``where`` goes to its ``enter``: ``filter=…`` and ``device=…`` on Devices, say."""

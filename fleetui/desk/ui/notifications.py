@@ -35,9 +35,10 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from fleetui.common.domain import ages
 from fleetui.common.domain.clock import SystemClock
 from fleetui.desk.app.notices import Level, Notice, NoticeAction
-from fleetui.desk.app.text import format_age, format_moment
+from fleetui.desk.app.text import moment
 from fleetui.desk.ui.widgets.basic import (
     Button,
     ElidedLabel,
@@ -149,8 +150,8 @@ class NoticeRow(QFrame):
     def refresh_age(self) -> None:
         now = self._context.clock.now()
         at = self.notice.over or self.notice.at
-        self._age.setText(format_age(at, now))
-        self._age.setToolTip(format_moment(at))
+        self._age.setText(ages.age_of(at, now))
+        self._age.setToolTip(moment(at))
 
     @Slot()
     def _dismiss(self) -> None:
@@ -239,7 +240,7 @@ class NoticeDrawer(Overlay):
         self._bell.set_icon("bell-off" if on else "bell", "accent" if on else "muted")
         until = self._quiet.until
         if on and until != FOREVER:
-            text = self.tr("Do not disturb until {0}").format(format_moment(until)[11:16])
+            text = self.tr("Do not disturb until {0}").format(moment(until)[11:16])
         else:
             text = self.tr("Do not disturb is on")
         self._quiet_line.setText(text)

@@ -105,9 +105,10 @@ class Overlay(QWidget):
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setPen(Qt.PenStyle.NoPen)
         around = self.panel.geometry()
-        for step in (10, 6, 3):  # a soft edge without an effect that would redraw the panel into a buffer
-            painter.setBrush(self.theme.color("shadow", 0.05))
-            painter.drawRoundedRect(around.adjusted(-step, -step + 3, step, step + 3), 10 + step, 10 + step)
+        # A soft edge, without an effect that would draw the panel into a buffer each time.
+        painter.setBrush(self.theme.color("shadow", 0.012))
+        for step in range(22, 0, -1):
+            painter.drawRoundedRect(around.adjusted(-step, -step + 6, step, step + 6), 10 + step, 10 + step)
         painter.end()
 
 
