@@ -56,7 +56,8 @@ from fleetui.common.link.topics import Down, Topics, Up
 from fleetui.common.sketches import latency as bins
 
 BACKWARDS_S = 1.0  # a clock that goes back by less is being slewed, not set
-RETRY_S = 1.0  # after the transport refused a report
+RETRY_S = 1.0  # after the transport or the broker refused a report; doubles with each refusal in a row
+LONGEST_RETRY_S = 60.0
 REMEMBERED_ASKS = 16
 
 
@@ -103,6 +104,7 @@ class AgentCore:
         "_last",
         "_models",
         "_open",
+        "_refusals",
         "_seed",
         "_seq",
         "_uptime",
@@ -155,6 +157,7 @@ class AgentCore:
         self._beat_waiting: float | None = None
         self._gone: int | None = None
         self._blocked_until = -math.inf
+        self._refusals = 0  # in a row
         self._asks: tuple[str, ...] = ()
         self._seed = seed
         self._draws = 0
@@ -168,6 +171,11 @@ class AgentCore:
         if self._blocked_until > self._last and self.queue.has_waiting:
             due = min(due, self._blocked_until)
         return due
+
+    @property
+    def window_end(self) -> float:
+        """When the open windows end: rows from before it must be told with a time before it."""
+        return self._window_end
 
     @property
     def online(self) -> bool:
@@ -257,7 +265,7 @@ class AgentCore:
         self.beat_at = now + self.config.beat_s * self._draw()
         out.append(Subscribe(self.topics.down(self.config.device, Down.ASK)))
         text = f"Started after {event.reason}, agent {self.config.agent}, firmware {self.config.firmware or '?'}."
-        self._happened(Happened("boot", 1, (event.reason,), text), now)
+        self._happened(Happened("boot", event.level, (event.reason,), text), now)
 
     def _connected(self, event: Connected, now: float, out: list[Effect]) -> None:
         if not self._turn(Turn.CONNECT):
@@ -348,6 +356,7 @@ class AgentCore:
 
     def _acknowledged(self, event: Acknowledged, now: float, out: list[Effect]) -> None:
         self._blocked_until = -math.inf
+        self._refusals = 0
         if event.token == self._gone:
             self._turn(Turn.DONE)
             out.append(Disconnect())
@@ -367,7 +376,8 @@ class AgentCore:
         elif not self.queue.refuse(event.token):
             return
         if self.online:
-            self._blocked_until = now + RETRY_S
+            self._blocked_until = now + min(RETRY_S * 2.0 ** min(self._refusals, 10), LONGEST_RETRY_S)
+            self._refusals += 1
 
     def _happened(self, event: Happened, now: float, out: Sequence[Effect] = ()) -> None:
         if self.state not in {Life.OFFLINE, Life.ONLINE}:

@@ -34,9 +34,10 @@ class Vitals:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The device is up. ``reason`` is a word for why it had been down."""
+    """The device is up. ``reason`` is a word for why it had been down; ``level`` that of the event about it."""
 
     reason: str = "power-on"
+    level: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,7 @@ class Population:
     starts: F64  # hour of local time at which it is switched on; NaN if it always runs
     runs_h: F64
     uptime_days: F64  # typical time between restarts
+    phase: F64  # (n, 4) in 0..1: where its own slow movements stand
 
     @property
     def n(self) -> int:
@@ -206,6 +207,7 @@ def make(devices: int, seed: int, fleet: str = "demo") -> Population:
         starts=np.where(shift, 5.0 + 2.0 * draw.uniform("starts"), np.nan),
         runs_h=12.0 + 4.0 * draw.uniform("runs"),
         uptime_days=5.0 + 40.0 * draw.uniform("uptime"),
+        phase=draw.uniform("phase", 4),
     )
 
 
@@ -246,8 +248,8 @@ class _Draw:
     def _rng(self, trait: str) -> np.random.Generator:
         return np.random.default_rng([self._seed, 7, zlib.crc32(trait.encode())])
 
-    def uniform(self, trait: str) -> F64:
-        return self._rng(trait).random(self._n)
+    def uniform(self, trait: str, width: int = 0) -> F64:
+        return self._rng(trait).random((self._n, width) if width else self._n)
 
     def normal(self, trait: str, width: int = 0) -> F64:
         return self._rng(trait).standard_normal((self._n, width) if width else self._n)
