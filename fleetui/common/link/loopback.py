@@ -19,7 +19,7 @@ from typing import Any
 
 from fleetui.common.domain.clock import Clock
 from fleetui.common.link.client import LinkClient, Publication
-from fleetui.common.link.memory import Connection, MemoryBroker, Parcel, Stored, Welcome
+from fleetui.common.link.memory import OVERHEAD, Connection, MemoryBroker, Parcel, Stored, Welcome
 from fleetui.common.link.transport import LinkConfig, LinkState, Message
 
 CONNECT_TIMEOUT_S = 10.0
@@ -350,7 +350,7 @@ class LoopbackTransport(LinkClient):
         return True
 
     def _transmit(self, item: Publication, expiry_s: int | None) -> int:
-        if len(item.payload) + len(item.topic) + 64 > self._broker.max_packet:
+        if len(item.payload) + len(item.topic) + OVERHEAD > self._broker.max_packet:
             return -1
         packet_id = 0
         if item.qos:

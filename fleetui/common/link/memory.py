@@ -17,12 +17,14 @@ from fleetui.common.link.topics import topic_matches
 from fleetui.common.link.transport import LinkConfig, Will
 from fleetui.common.link.wheel import Planned, Wheel
 
+OVERHEAD = 64  # about what a packet has beside topic and payload
+
 
 @dataclass(slots=True)
 class BrokerCounters:
     received: int = 0
     sent: int = 0
-    dropped: int = 0  # a session's queue was full
+    dropped: int = 0  # a session's queue was full, or its client takes no message as large
     expired: int = 0
     refused: int = 0  # by the access rules
     lost: int = 0  # by the faults
@@ -298,7 +300,7 @@ class MemoryBroker(Wheel, abc.ABC):
             stored.expires_at,
         )
         if qos == 0:
-            if session.connection is not None:
+            if session.connection is not None and self._fits(session.connection, copy):
                 self._post(session.connection, 0, copy)
         elif len(session.queue) >= self.queue_limit:
             self.counters.dropped += 1
@@ -316,9 +318,17 @@ class MemoryBroker(Wheel, abc.ABC):
             if stored.expires_at is not None and stored.expires_at <= self.clock.monotonic():
                 self.counters.expired += 1
                 continue
+            if not self._fits(connection, stored):
+                continue
             packet_id = session.next_id()
             session.inflight[packet_id] = stored
             self._post(connection, packet_id, stored)
+
+    def _fits(self, connection: Connection, stored: Stored) -> bool:
+        if len(stored.payload) + len(stored.topic) + OVERHEAD <= connection.peer.config.max_packet:
+            return True
+        self.counters.dropped += 1
+        return False
 
     def _post(self, connection: Connection, packet_id: int, stored: Stored, *, duplicate: bool = False) -> None:
         expiry_s = None
