@@ -1,12 +1,17 @@
-"""What a station is told when it starts. Plain values; no files are read here but the instance's secret."""
+"""What a station is told when it starts.
+
+Plain values; no files are read here but the instance's secret and where its broker listens.
+"""
 
 from __future__ import annotations
 
+import argparse
+import ipaddress
 import json
 import os
 import socket
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -58,13 +63,24 @@ class BrokerAddress:
         )
 
 
-def broker_of(base: BaseDir) -> BrokerAddress:
+@dataclass(frozen=True, slots=True)
+class OwnBroker:
+    """The embedded broker of an instance."""
+
+    address: BrokerAddress
+    fleet: str
+    local: bool  # it wants the local password
+
+
+def broker_of(base: BaseDir) -> OwnBroker:
     """Where this instance's own broker listens: it writes that down when it starts."""
     path = base.run / "broker.json"
     fix = "Start it with 'fleetui broker', or name another broker with --broker mqtt://HOST:PORT"
     try:
         found = json.loads(path.read_text("utf-8"))
-        return BrokerAddress(str(found["host"]), int(found["port"]))
+        [listener] = [one for one in found["listeners"] if one["policy"] in {"local", "open"}][:1]
+        address = BrokerAddress(str(listener["host"]), int(listener["port"]))
+        return OwnBroker(address, str(found["fleet"]), local=listener["policy"] == "local")
     except FileNotFoundError:
         raise ConfigError("The broker of this instance is not running", fix) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -128,6 +144,15 @@ class StationConfig:
             raise ConfigError(f"{self.admit!r} is not a way to admit devices", "Choose open or pending")
 
     @property
+    def receive_maximum(self) -> int:
+        return RECEIVE_MAXIMUM
+
+    def scaled_limit(self, rate: float) -> Limit:
+        """Where fleet time runs fast, devices beat fast in real time; five times their pace is allowed."""
+        pace = 2.0 * rate / self.beat_s
+        return replace(self.limit, per_second=max(self.limit.per_second, 5.0 * pace))
+
+    @property
     def holder(self) -> str:
         """One run of one station, for leases and wishes."""
         return f"{self.station}@{self.run}"
@@ -154,8 +179,40 @@ class StationConfig:
         )
 
 
-def secret_of(base: BaseDir) -> bytes:
-    return load_or_create_secret(base.local_secret)
+def settings_from(base: BaseDir, args: argparse.Namespace) -> StationConfig:
+    """What the command line says, completed by what the instance knows."""
+    fleet: str | None = args.fleet
+    secret = None
+    if args.broker:
+        broker = BrokerAddress.parse(args.broker)
+        # A broker on this machine may be this instance's own; the password is only good there.
+        if not broker.tls and broker.username is None and _is_loopback(broker.host) and base.local_secret.exists():
+            secret = load_or_create_secret(base.local_secret)
+    elif args.replay is not None:
+        broker = BrokerAddress("127.0.0.1", 1883)  # a recording needs none
+    else:
+        own = broker_of(base)
+        broker, fleet = own.address, fleet or own.fleet
+        secret = load_or_create_secret(base.local_secret) if own.local else None
+    return StationConfig(
+        base=base,
+        store_url=args.store or base.store_url,
+        broker=broker,
+        fleet=fleet or DEFAULT_FLEET,
+        station=args.id,
+        secret=secret,
+        tls=tls_files(args.ca, args.cert, args.key, wanted=broker.tls),
+        clock=args.clock,
+        beat_s=args.beat,
+        admit=args.admit,
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def tls_files(ca: Path | None, certificate: Path | None, key: Path | None, *, wanted: bool) -> TlsFiles | None:

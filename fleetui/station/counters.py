@@ -85,14 +85,15 @@ class Rates:
 
 
 class Lag:
-    """From receipt to commit, as a histogram that is emptied when it is read. Belongs to one thread."""
+    """From receipt to commit, as a histogram that is emptied when it is read. One thread adds, one reads."""
 
     def __init__(self) -> None:
         self._bins: npt.NDArray[np.int64] = np.zeros(latency.BINS, dtype=np.int64)
 
     def add(self, seconds: list[float]) -> None:
         if seconds:
-            self._bins += latency.count(seconds)
+            bins = self._bins
+            bins += latency.count(seconds)  # in place: drain() may have put another array in its place meanwhile
 
     def drain(self) -> dict[str, float]:
         """Median and 99th percentile in milliseconds, 0 where nothing was committed."""

@@ -79,6 +79,14 @@ class PresenceBook:
         self.listening = True
         self.listening_since = max(now, self.listening_since)
 
+    def use(self, rule: PresenceRule) -> None:
+        """Other thresholds from now on (fleet time runs at another speed)."""
+        self._rule = rule
+        self._due.clear()
+        self._heap.clear()
+        for device, watch in self._watches.items():
+            self._plan(device, watch)
+
     def deafen(self) -> None:
         """There is no link: nobody is judged."""
         self.listening = False

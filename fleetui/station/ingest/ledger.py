@@ -96,6 +96,10 @@ class Ledger:
         for row in rows:
             self._enter(Known(row), monotonic)
 
+    def limit(self, limit: Limit) -> None:
+        """Another limit for what one device may send."""
+        self.rules = replace(self.rules, limit=limit)
+
     # ------------------------------------------------------------ messages
 
     def receive(self, topic: str, payload: bytes, now: float, monotonic: float, *, retained: bool = False) -> None:
