@@ -34,7 +34,7 @@ class Limits:
     topic_aliases: int = 16
 
     queue_messages: int = 1_000  # waiting for one device
-    queue_bytes: int = 2 * MIB
+    queue_bytes: int = 1 * MIB
     station_queue_messages: int = 200_000
     station_queue_bytes: int = 128 * MIB
     unsent_messages: int = 1_000  # QoS 0 for one connected client that is slow

@@ -127,7 +127,7 @@ def main() -> int:
     for version, bar in BARS.items():
         with tempfile.TemporaryDirectory() as folder:
             if args.against == "ours":
-                running = running_broker(Path(folder), open=True, max_keepalive=60)
+                running = running_broker(Path(folder), open=True, limit="max_keepalive_s=60")
             else:
                 running = running_mosquitto(Path(folder), config="max_keepalive 60\n")
             with running as broker:
