@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fleetui.broker.packets import Connect
+from fleetui.broker.handshake import Connect
 from fleetui.broker.topics import is_plain
 from fleetui.broker.wire import PacketError, Reason
 from fleetui.common.domain.values import is_id

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from fleetui.broker import packets
-from fleetui.broker.packets import V5, Connect, Disconnect, Kind
+from fleetui.broker.handshake import Connect, Disconnect, decode_connack
+from fleetui.broker.packets import V5, Kind
 from fleetui.broker.wire import PacketError, Reason
 from fleetui.common.domain.clock import Clock
 from fleetui.common.domain.errors import LinkError
@@ -51,7 +52,7 @@ def check(run: Path, secret: bytes, clock: Clock) -> dict[str, Any]:
             connect = Connect(CLIENT_ID, keepalive=10, password=None if password is None else password.encode())
             sock.sendall(connect.encode())
             _, body = _receive(sock)
-            answer = packets.decode_connack(body, 0, len(body), V5)
+            answer = decode_connack(body, 0, len(body), V5)
             if answer.reason != Reason.SUCCESS:
                 raise LinkError(f"The broker at {host}:{port} refused: reason 0x{answer.reason:02x}", "See its log")
             sock.sendall(packets.PINGREQ)

@@ -12,7 +12,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from fleetui.broker import packets
+from fleetui.broker import handshake, packets
+from fleetui.broker.admission import PendingWill, admit
 from fleetui.broker.message import Message
 from fleetui.broker.outlet import Outlet
 from fleetui.broker.packets import V3, V5, Kind, decode_publish, encode_ack
@@ -20,7 +21,7 @@ from fleetui.broker.topics import check_topic
 from fleetui.broker.wire import PacketError, Property, Reason, malformed
 
 if TYPE_CHECKING:
-    from fleetui.broker.core import Core, PendingWill
+    from fleetui.broker.core import Core
     from fleetui.broker.listeners import Listener
 
 log = logging.getLogger("fleetui.broker")
@@ -74,7 +75,7 @@ class Connection(Outlet, asyncio.BufferedProtocol):
         self.listener.left(self)
         self.core.left(self)
         self.out.clear()
-        self.rest = None
+        self._let_go()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self.core.inbox
@@ -88,14 +89,19 @@ class Connection(Outlet, asyncio.BufferedProtocol):
         rest = self.rest
         if rest is None:
             if self.blocked:
-                self.rest = bytearray(core.inbox[:nbytes])
+                self._keep(bytes(core.inbox[:nbytes]), 0, 0)
             else:
                 self._take(bytes(core.inbox[:nbytes]))
             return
         rest += core.inbox[:nbytes]
+        core.partial += nbytes
         if len(rest) >= self.need and not self.blocked:
+            core.partial -= len(rest)
             self.rest = None
             self._take(bytes(rest))
+        elif core.partial > core.limits.partial_bytes:
+            core.counters.malformed += 1
+            self.cut(Reason.QUOTA)
 
     def pause_writing(self) -> None:
         self.paused = True
@@ -164,8 +170,18 @@ class Connection(Outlet, asyncio.BufferedProtocol):
             self._keep(data, at, 0)
 
     def _keep(self, data: bytes, at: int, need: int) -> None:
+        """The beginning of a packet, or packets that have to wait: until more comes, or ``unblock``."""
         self.rest = bytearray(data[at:])
         self.need = need
+        self.core.partial += len(self.rest)
+
+    def _let_go(self) -> bytes:
+        """What was kept."""
+        rest, self.rest = self.rest, None
+        if rest is None:
+            return b""
+        self.core.partial -= len(rest)
+        return bytes(rest)
 
     def _packet(self, first: int, data: bytes, start: int, stop: int) -> None:
         """Anything but PUBLISH and the plain PUBACK."""
@@ -174,7 +190,7 @@ class Connection(Outlet, asyncio.BufferedProtocol):
         if session is None:
             if first != Kind.CONNECT << 4:
                 raise PacketError(Reason.PROTOCOL_ERROR, "the first packet is not CONNECT")
-            self.core.connect(self, packets.decode_connect(data, start, stop))
+            admit(self.core, self, handshake.decode_connect(data, start, stop))
             return
         if not kind or first & 15 != packets.FLAGS[kind]:
             raise malformed("reserved bits of a first byte")
@@ -198,7 +214,7 @@ class Connection(Outlet, asyncio.BufferedProtocol):
         elif kind == Kind.UNSUBSCRIBE:
             self.core.unsubscribe(self, packets.decode_unsubscribe(data, start, stop, version))
         elif kind == Kind.DISCONNECT:
-            self._goodbye(packets.decode_disconnect(data, start, stop, version))
+            self._goodbye(handshake.decode_disconnect(data, start, stop, version))
         else:
             raise PacketError(Reason.PROTOCOL_ERROR, f"a client may not send packet {kind}")
 
@@ -265,7 +281,7 @@ class Connection(Outlet, asyncio.BufferedProtocol):
             raise PacketError(Reason.BAD_TOPIC_ALIAS, f"alias {alias} is not known")
         return known
 
-    def _goodbye(self, packet: packets.Disconnect) -> None:
+    def _goodbye(self, packet: handshake.Disconnect) -> None:
         session = self.session
         assert session is not None
         expiry = packet.properties.get(Property.SESSION_EXPIRY)
@@ -303,9 +319,9 @@ class Connection(Outlet, asyncio.BufferedProtocol):
             return  # who ends the stall unblocks everybody
         self.blocked = False
         self.last = self.core.now
-        rest, self.rest = self.rest, None
+        rest = self._let_go()
         if rest:
-            self._take(bytes(rest))
+            self._take(rest)
         if not self.blocked and not self.closed_at:
             self.transport.resume_reading()
 
@@ -316,7 +332,7 @@ class Connection(Outlet, asyncio.BufferedProtocol):
         if self.session is None:
             core.counters.refused += 1
             if error.reason == Reason.UNSUPPORTED_VERSION:
-                self.send(packets.Connack(error.reason).encode(V3))
+                self.send(handshake.Connack(error.reason).encode(V3))
         else:
             core.counters.malformed += 1
         log.debug("%s: %s", self.name, error)
@@ -335,7 +351,7 @@ class Connection(Outlet, asyncio.BufferedProtocol):
         if self.closed_at:
             return
         if self.session is not None and self.v5:
-            self.send(packets.Disconnect(reason).encode(V5))
+            self.send(handshake.Disconnect(reason).encode(V5))
         self.close(linger=True)
 
     def close(self, *, linger: bool = False) -> None:
@@ -347,7 +363,7 @@ class Connection(Outlet, asyncio.BufferedProtocol):
         if self.closed_at:
             return
         self.closed_at = self.core.loop.time()
-        self.rest = None
+        self._let_go()
         transport = self.transport
         if transport is None:
             return
@@ -358,6 +374,7 @@ class Connection(Outlet, asyncio.BufferedProtocol):
         if self.core.commit():
             self.flush()
         self.core.disconnected(self)
+        self.finished = True
         if linger and transport.can_write_eof() and not transport.is_closing():
             if self.blocked:
                 transport.resume_reading()

@@ -9,45 +9,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from fleetui.broker import access, packets, wire
+from fleetui.broker import packets, wire
 from fleetui.broker.access import Directory, Identity
 from fleetui.broker.counters import Counters
-from fleetui.broker.limits import Limits
+from fleetui.broker.limits import Bucket, Limits
 from fleetui.broker.message import Memory, Message
 from fleetui.broker.outlet import Outlet
-from fleetui.broker.packets import V3, V5, Connect, Kind, Subscribe, Unsubscribe
+from fleetui.broker.packets import V3, V5, Kind, Subscribe, Unsubscribe
 from fleetui.broker.retained import Retained
 from fleetui.broker.session import FOREVER, Item, Session
 from fleetui.broker.state import State
-from fleetui.broker.topics import Index, Route, Subscription, check_filter, check_topic
-from fleetui.broker.wire import PacketError, Properties, Property, Reason
+from fleetui.broker.topics import Index, Route, Subscription, check_filter
+from fleetui.broker.wire import PacketError, Property, Reason
 from fleetui.common.domain.clock import Clock
 
 if TYPE_CHECKING:
     from fleetui.broker.admin import Admin
+    from fleetui.broker.admission import PendingWill
     from fleetui.broker.connection import Connection
 
 log = logging.getLogger("fleetui.broker")
 
 LINGER_S: Final = 2.0  # how long a connection that we ended may take to read its last words
-
-
-@dataclass(slots=True)
-class PendingWill:
-    """What to publish when a client goes without saying so."""
-
-    coded: bytes
-    payload: bytes
-    qos: int
-    retain: bool
-    forward: bytes
-    expiry: int | None
-    delay: int
 
 
 class Core:
@@ -81,8 +68,12 @@ class Core:
         self._blocked: set[Connection] = set()
         self._dirty: list[Outlet] = []
         self._scheduled = False
+        self.partial = 0  # bytes of packets that have not come whole
+        self.revocations_until: float | None = None  # Unix seconds
         self._denials: deque[str] = deque(maxlen=100)
+        self._log_bucket = Bucket(1.0, 50.0, self.now)
         self.admin: Admin | None = None
+        self.on_stalled: Callable[[], None] = lambda: None
         self.state.restore(self)
 
     # ------------------------------------------------------------ the turn
@@ -115,6 +106,7 @@ class Core:
         if not self.state.commit():
             if not self.stalled:
                 self.stalled = True
+                self.on_stalled()
                 log.error("The journal cannot be written; clients wait until it can: %s", self.state.trouble)
                 if not self._scheduled:
                     self._scheduled = True
@@ -123,6 +115,7 @@ class Core:
             return False
         if self.stalled:
             self.stalled = False
+            self.on_stalled()
             log.warning("The journal can be written again")
             blocked, self._blocked = self._blocked, set()
             for connection in blocked:
@@ -138,7 +131,7 @@ class Core:
     def publish(self, route: Route[Session], message: Message, retain: int, source: Session | None) -> int:
         """Give it to everybody it is for. The reason code for the publisher."""
         reason = Reason.NO_MATCHING_SUBSCRIBERS
-        if retain and not self._retain(message):
+        if retain and not self._retain(message, source):
             reason = Reason.QUOTA
         for session, qos, no_local, as_published, ids in route.targets:
             if no_local and session is source:
@@ -162,7 +155,7 @@ class Core:
                 reason = Reason.QUOTA
         return reason
 
-    def _retain(self, message: Message) -> bool:
+    def _retain(self, message: Message, source: Session | None) -> bool:
         topic = message.coded[2:]
         if not message.payload:
             if self.retained.remove(topic):
@@ -172,6 +165,13 @@ class Core:
         limits = self.limits
         old = self.retained.get(topic)
         more = len(message.payload) - (len(old.payload) if old is not None else 0)
+        if source is not None and not source.station:
+            root = f"fleet/{self.directory.fleet}/up/{source.client_id}/".encode()
+            if len(message.payload) > limits.device_retained_bytes or (
+                old is None and self.retained.count_below(root) >= limits.device_retained
+            ):
+                self.counters.denied_retained += 1
+                return False
         if (
             (old is None and len(self.retained) >= limits.retained)
             or self.retained.bytes + more > limits.retained_bytes
@@ -199,11 +199,15 @@ class Core:
         return self.admin(connection, topic, payload, forward)
 
     def denied(self, connection: Connection, act: str, topic: str) -> None:
-        """Said once for each client and act; counted always."""
-        what = f"{connection.name} may not {act} {topic}"
-        if what not in self._denials:
+        """Said once for each client and act, and not too often; counted always."""
+        what = f"{connection.name} may not {act} {topic[:200]}"
+        if what not in self._denials and self.may_log():
             self._denials.append(what)
             log.warning("Denied: %s", what)
+
+    def may_log(self) -> bool:
+        """Strangers can make us write lines: one a second in the long run."""
+        return not self._log_bucket.take(self.now)
 
     # ------------------------------------------------------------ QoS 2 from clients
 
@@ -222,127 +226,7 @@ class Core:
             self.state.released(session, packet_id)
         return True
 
-    # ------------------------------------------------------------ CONNECT
-
-    def connect(self, connection: Connection, packet: Connect) -> None:
-        """Answer CONNECT: who is it, and with which session."""
-        try:
-            identity = self._identify(connection, packet)
-            will = self._will(identity, packet)
-            session, present = self._session(identity, packet)
-        except PacketError as error:
-            self.counters.refused += 1
-            log.info("Refused %s: %s", packet.client_id[:80] or "a client", error)
-            connection.send(packets.Connack(error.reason).encode(packet.version))
-            connection.close(linger=True)
-            return
-        v5 = packet.version == V5
-        properties = packet.properties
-        limits = self.limits
-        connection.identity = identity
-        connection.v5 = v5
-        connection.write = identity.rights.write
-        connection.will = will
-        connection.session = session
-        connection.token_at = self.now
-        unlimited = identity.rights.unlimited or not limits.publishes_per_s
-        connection.tokens = float("inf") if unlimited else limits.publish_burst
-        keepalive = packet.keepalive
-        if limits.max_keepalive_s and v5 and (not keepalive or keepalive > limits.max_keepalive_s):
-            keepalive = limits.max_keepalive_s
-        connection.patience = keepalive * 1.5 + 1.0 if keepalive else float("inf")
-        session.connection = connection
-        session.v5 = v5
-        session.window = (
-            min(properties.get(Property.RECEIVE_MAXIMUM, 65_535), limits.window) if v5 else limits.window_v3
-        )
-        session.max_packet = min(properties.get(Property.MAXIMUM_PACKET_SIZE, 0xFFFF_FFFF), 0xFFFF_FFFF)
-        if v5:
-            expiry = properties.get(Property.SESSION_EXPIRY, 0)
-        else:
-            expiry = 0 if packet.clean else limits.session_expiry_s
-        self.set_expiry(session, expiry)
-        answer: Properties = {}
-        if v5:
-            answer = {
-                Property.RECEIVE_MAXIMUM: limits.receive_maximum,
-                Property.MAXIMUM_PACKET_SIZE: limits.max_packet,
-                Property.TOPIC_ALIAS_MAXIMUM: limits.topic_aliases,
-            }
-            if not packet.client_id:
-                answer[Property.ASSIGNED_CLIENT_ID] = session.client_id
-            if keepalive != packet.keepalive:
-                answer[Property.SERVER_KEEP_ALIVE] = keepalive
-            if session.expiry != expiry:
-                answer[Property.SESSION_EXPIRY] = session.expiry
-        connection.send(packets.Connack(Reason.SUCCESS, present, answer).encode(packet.version))
-        session.resume()
-
-    def _identify(self, connection: Connection, packet: Connect) -> Identity:
-        if Property.AUTHENTICATION_METHOD in packet.properties:
-            raise PacketError(Reason.BAD_AUTHENTICATION_METHOD, "no extended authentication here")
-        listener = connection.listener
-        identity = access.POLICIES[listener.policy](self.directory, packet, listener.certificate(connection))
-        if identity.serial and identity.serial in listener.revoked:
-            raise PacketError(Reason.BANNED, f"{identity.client_id}'s certificate is revoked")
-        if not identity.client_id:
-            if packet.version == V3 and not packet.clean:
-                raise PacketError(Reason.BAD_CLIENT_ID, "no client id and a session to keep")
-            identity = Identity(f"auto-{secrets.token_hex(8)}", "", identity.rights)
-        elif len(identity.client_id) > 128:
-            raise PacketError(Reason.BAD_CLIENT_ID, "a client id of more than 128 characters")
-        return identity
-
-    def _will(self, identity: Identity, packet: Connect) -> PendingWill | None:
-        will = packet.will
-        if will is None:
-            return None
-        raw = will.topic.encode()
-        check_topic(raw, self.limits.topic_length, self.limits.topic_levels)
-        if raw.startswith(b"$") or not identity.rights.may_publish(raw):
-            self.counters.denied_publish += 1
-            raise PacketError(Reason.NOT_AUTHORISED, f"a will for {will.topic[:100]}")
-        forwarded = {kind: value for kind, value in will.properties.items() if kind in wire.FORWARDED}
-        _, start = wire.decode_varint(encoded := wire.encode_properties(forwarded), 0, len(encoded))
-        return PendingWill(
-            wire.encode_binary(raw),
-            will.payload,
-            will.qos,
-            will.retain,
-            encoded[start:],
-            will.properties.get(Property.MESSAGE_EXPIRY),
-            will.properties.get(Property.WILL_DELAY, 0),
-        )
-
-    def _session(self, identity: Identity, packet: Connect) -> tuple[Session, bool]:
-        """The session to go on with, and whether it was there before."""
-        old = self.sessions.get(identity.client_id)
-        if old is not None:
-            if old.proven != identity.proven:
-                raise PacketError(Reason.NOT_AUTHORISED, f"client id {identity.client_id} is somebody else's")
-            if old.connection is not None:
-                self.counters.taken_over += 1
-                old.connection.cut(Reason.TAKEN_OVER)
-                old = self.sessions.get(identity.client_id)
-        if old is not None and (packet.clean or not self._still_allowed(old, identity)):
-            self.end(old)
-            old = None
-        if old is not None:
-            if old.late_will is not None:
-                old.late_will[1].cancel()
-                old.late_will = None
-            old.station = identity.station
-            return old, True
-        if len(self.sessions) >= self.limits.sessions:
-            raise PacketError(Reason.QUOTA, "too many sessions")
-        session = Session(self, identity.client_id, identity.proven, station=identity.station)
-        self.sessions[identity.client_id] = session
-        return session, False
-
-    @staticmethod
-    def _still_allowed(session: Session, identity: Identity) -> bool:
-        """Rights may have changed while the session lay on disk."""
-        return all(identity.rights.may_subscribe(s.group, s.bare) for s in session.subscriptions.values())
+    # ------------------------------------------------------------ sessions
 
     def set_expiry(self, session: Session, expiry: int) -> None:
         """0: the session ends with the connection; else it is kept, and the journal knows of it."""
@@ -373,7 +257,7 @@ class Core:
                 delay = min(will.delay, session.expiry)
                 session.late_will = (will, self.loop.call_later(delay, self._late_will, session))
             else:
-                self.publish_will(will)
+                self.publish_will(will, session)
         if not session.expiry:
             self.end(session)
         elif session.journal_id:
@@ -387,14 +271,14 @@ class Core:
         will, timer = session.late_will
         session.late_will = None
         timer.cancel()
-        self.publish_will(will)
+        self.publish_will(will, session)
 
-    def publish_will(self, will: PendingWill) -> None:
+    def publish_will(self, will: PendingWill, source: Session) -> None:
         route = self.index.route(will.coded)
         message = Message(route.coded, will.payload, will.qos, will.forward)
         if will.expiry is not None:
             message.expires = self.clock.now() + will.expiry
-        self.publish(route, message, int(will.retain), None)
+        self.publish(route, message, int(will.retain), source)
         self.schedule_commit()
 
     def end(self, session: Session) -> None:
@@ -497,7 +381,7 @@ class Core:
         for message in self.retained.matching(subscription.bare):
             if message.expires is not None and message.expires <= self.unix:
                 continue
-            session.deliver(message, subscription.qos, 1, ids)
+            session.deliver(message, subscription.qos, 1, ids, stored=True)
 
     def unsubscribe(self, connection: Connection, packet: Unsubscribe) -> None:
         session = connection.session

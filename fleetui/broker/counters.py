@@ -79,6 +79,8 @@ def snapshot(core: Core) -> dict[str, Any]:
         "journal/damaged": 0 if journal is None else journal.damaged,
         "journal/stalled": int(core.stalled),
     }
+    if core.revocations_until is not None:
+        values["revocations/good-for"] = int(core.revocations_until - core.unix)
     values |= {f"count/{name}": value for name, value in core.counters.as_dict().items()}
     return values
 

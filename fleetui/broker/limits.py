@@ -32,6 +32,7 @@ class Limits:
     window: int = 1_000  # QoS 1 and 2 on their way to one client, at most (less if it says so)
     window_v3: int = 64  # the same for 3.1.1, which cannot say
     topic_aliases: int = 16
+    partial_bytes: int = 128 * MIB  # packets of all clients that have not come whole yet
 
     queue_messages: int = 1_000  # waiting for one device
     queue_bytes: int = 1 * MIB
@@ -45,6 +46,8 @@ class Limits:
 
     retained: int = 100_000
     retained_bytes: int = 384 * MIB
+    device_retained: int = 16  # topics of one device
+    device_retained_bytes: int = 16 * KIB  # of one message of a device
 
     publishes_per_s: float = 500.0  # of one device, sustained; above, it is read more slowly. 0: unlimited
     publish_burst: float = 2_000.0

@@ -33,6 +33,7 @@ BACKLOG: Final = 1024
 TLS_BUFFER: Final = 16_448
 # How much unsent data the kernel takes for one client before it says "full": bounds a stalled one there too.
 NOT_SENT_LOW: Final = 128 * 1024
+CRL_WARNING_S: Final = 3 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,10 @@ class Listener:
         sslproto.SSLProtocol.max_size = TLS_BUFFER
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # No tickets: a resumed session would not have its certificate judged again.
+        context.num_tickets = 0
+        context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
+        revocations = RevocationList()
         path: Path = tls.certificate
         try:
             context.load_cert_chain(tls.certificate, tls.key)
@@ -136,7 +141,7 @@ class Listener:
                 context.verify_mode = ssl.CERT_REQUIRED
             if tls.crl is not None:
                 path = tls.crl
-                self.revocations = read_revocations(tls.crl)
+                revocations = read_revocations(tls.crl)
                 context.load_verify_locations(tls.crl)
                 context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
         except (OSError, ssl.SSLError) as error:
@@ -144,6 +149,20 @@ class Listener:
                 f"{path} cannot be used: {error.strerror or error}", "Check the file, or create it anew"
             ) from None
         self._context = context
+        self.revocations = revocations
+        self.core.revocations_until = revocations.next_update
+        self.warn_of_expiry()
+
+    def warn_of_expiry(self) -> None:
+        """A revocation list that is too old shuts everybody out."""
+        until = self.revocations.next_update
+        if until is not None and until - self.core.clock.now() < CRL_WARNING_S:
+            assert self.spec.tls is not None
+            log.warning(
+                "The revocation list %s is good for %d hours only; after that nobody can connect. Write a new one.",
+                self.spec.tls.crl,
+                max(0, int((until - self.core.clock.now()) / 3600)),
+            )
 
     def close(self) -> None:
         if self._paused is not None:

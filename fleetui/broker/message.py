@@ -26,7 +26,7 @@ class Memory:
 class Message:
     """Immutable but for its counters. ``coded`` is the topic with its two bytes of length."""
 
-    __slots__ = ("coded", "expires", "forward", "generation", "holders", "number", "payload", "qos", "retained")
+    __slots__ = ("coded", "expires", "forward", "generation", "holders", "number", "payload", "qos")
 
     def __init__(
         self,
@@ -45,7 +45,6 @@ class Message:
         self.number = number  # in the journal; 0 while it is not there
         self.generation = -1  # of the journal file that holds its body
         self.holders = 0
-        self.retained = False
 
     @property
     def topic(self) -> str:

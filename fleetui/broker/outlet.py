@@ -27,6 +27,7 @@ class Outlet:
     __slots__ = (
         "core",
         "dirty",
+        "finished",
         "identity",
         "out",
         "out_size",
@@ -47,10 +48,11 @@ class Outlet:
         self.v5 = False
         self.out: list[bytes] = []
         self.out_size = 0
+        self.finished = False  # nothing may be written any more
         self.dirty = False  # the core knows that there is something to write
         self.paused = False  # the transport has bytes it could not send
         self.ready = True  # messages may be turned into bytes now
-        self.unsent: deque[tuple[Message, int, tuple[int, ...]]] | None = None  # QoS 0, while it is not
+        self.unsent: deque[tuple[Message, int, tuple[int, ...], int]] | None = None  # QoS 0, while it is not
         self.unsent_bytes = 0
 
     def send(self, head: bytes, payload: bytes = b"") -> None:
@@ -68,17 +70,16 @@ class Outlet:
             self.dirty = True
             self.core.schedule(self)
 
-    def hold_back(self, message: Message, retain: int, ids: tuple[int, ...]) -> bool:
+    def hold_back(self, message: Message, retain: int, ids: tuple[int, ...], weight: int) -> bool:
         """Keep a QoS 0 message until the client reads again; False if there is no room."""
         core = self.core
         limits = core.limits
         station = self.identity is not None and self.identity.station
         if self.unsent is None:
             self.unsent = deque()
-        size = 0 if message.retained else len(message.payload)
         if (
             len(self.unsent) >= (limits.station_unsent_messages if station else limits.unsent_messages)
-            or self.unsent_bytes + size > (limits.station_unsent_bytes if station else limits.unsent_bytes)
+            or self.unsent_bytes + weight > (limits.station_unsent_bytes if station else limits.unsent_bytes)
             or core.memory.held > limits.memory
         ):
             core.counters.dropped_unsent += 1
@@ -86,8 +87,8 @@ class Outlet:
                 self.session.dropped += 1
             return False
         message.hold(core.memory)
-        self.unsent_bytes += len(message.payload)
-        self.unsent.append((message, retain, ids))
+        self.unsent_bytes += weight
+        self.unsent.append((message, retain, ids, weight))
         return True
 
     def _is_ready(self) -> bool:
@@ -97,7 +98,7 @@ class Outlet:
         """Write what is collected, then turn more waiting messages into bytes if the client takes them."""
         self.dirty = False
         transport = self.transport
-        if transport is None or transport.is_closing():
+        if transport is None or self.finished or transport.is_closing():
             self.out.clear()
             self.out_size = 0
             return
@@ -143,9 +144,9 @@ class Outlet:
         session = self.session
         core = self.core
         while unsent and session is not None and self.ready:
-            message, retain, ids = unsent.popleft()
+            message, retain, ids, weight = unsent.popleft()
             message.release(core.memory)
-            self.unsent_bytes -= len(message.payload)
+            self.unsent_bytes -= weight
             if message.expires is not None and message.expires <= core.unix:
                 core.counters.expired += 1
                 continue

@@ -35,6 +35,7 @@ log = logging.getLogger("fleetui.broker")
 DESCRIPTORS: Final = 65_536
 SWEEP_S: Final = 0.5
 SWEEP_RETAINED_S: Final = 30.0
+WARN_S: Final = 6 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +118,13 @@ class Broker:
         self._every(settings.sys_interval_s, topics.publish)
         self._every(SWEEP_S, core.sweep)
         self._every(SWEEP_RETAINED_S, core.sweep_retained)
+        self._every(WARN_S, self._warn)
         if settings.run is not None:
             self._write_ports(settings.run)
+
+    def _warn(self) -> None:
+        for listener in self.listeners:
+            listener.warn_of_expiry()
 
     def _every(self, seconds: float, act: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
@@ -213,6 +219,9 @@ async def _main(settings: Settings, *, child: bool) -> None:
                 loop.call_soon_threadsafe(act)
 
         ParentWatch(lambda: tell(stopping.set)).start()
+        if broker.core is not None:
+            core = broker.core
+            core.on_stalled = lambda: say("state", stalled=core.stalled, reason=core.state.trouble)
         say("ready", listeners=broker.ports(), pid=os.getpid())
     for port in broker.ports():
         log.info("Listening on %s:%s (%s)", port["host"], port["port"], port["name"])

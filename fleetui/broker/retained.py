@@ -20,9 +20,11 @@ class Retained:
         self._by_topic: dict[bytes, Message] = {}
         self._order: list[bytes] = []
         self.bytes = 0
+        self._own = 0
 
     def __len__(self) -> int:
-        return len(self._by_topic)
+        """Without the broker's own, below ``$``."""
+        return len(self._by_topic) - self._own
 
     def topics(self) -> list[bytes]:
         """All topics now; a copy, for who goes through them while they change."""
@@ -36,10 +38,10 @@ class Retained:
         old = self._by_topic.get(topic)
         if old is None:
             insort(self._order, topic)
+            self._own += topic.startswith(b"$")
         else:
             self._let_go(old)
         self._by_topic[topic] = message
-        message.retained = True
         message.hold(self._memory)
         self.bytes += len(message.payload)
 
@@ -48,13 +50,17 @@ class Retained:
         if old is None:
             return False
         del self._order[bisect_left(self._order, topic)]
+        self._own -= topic.startswith(b"$")
         self._let_go(old)
         return True
 
     def _let_go(self, message: Message) -> None:
-        message.retained = False
         message.release(self._memory)
         self.bytes -= len(message.payload)
+
+    def count_below(self, prefix: bytes) -> int:
+        """How many topics begin like this."""
+        return bisect_left(self._order, prefix + b"\xff") - bisect_left(self._order, prefix)
 
     def matching(self, bare: str) -> Iterator[Message]:
         """What a filter matches, in the order of topics. ``$`` topics are not matched by a leading wildcard."""

@@ -18,8 +18,9 @@ from fleetui.broker.wire import PacketError, Reason
 if TYPE_CHECKING:
     import asyncio
 
+    from fleetui.broker.admission import PendingWill
     from fleetui.broker.connection import Connection
-    from fleetui.broker.core import Core, PendingWill
+    from fleetui.broker.core import Core
 
 # One delivery on its way or waiting: message (None once a QoS 2 one is received and only its end is awaited),
 # QoS, retain flag, subscription identifiers, number within the session, (group, filter) it came through, bytes
@@ -96,8 +97,13 @@ class Session:
         retain: int,
         ids: tuple[int, ...],
         share: tuple[str, str] | None = None,
+        *,
+        stored: bool = False,
     ) -> bool:
-        """Send it, or keep it until it can be sent. False if there was no room."""
+        """Send it, or keep it until it can be sent. False if there was no room.
+
+        ``stored``: it comes out of the retained store, which holds it anyway; so the session is not charged.
+        """
         qos = min(qos, message.qos)
         connection = self.connection
         core = self.core
@@ -105,14 +111,14 @@ class Session:
             if connection is None:
                 return True
             if not connection.ready:
-                return connection.hold_back(message, retain, ids)
+                return connection.hold_back(message, retain, ids, 0 if stored else len(message.payload))
             head = message.head(self.v5, retain, 0, core.unix, ids)
             if len(head) + len(message.payload) > self.max_packet:
                 core.counters.too_large += 1
                 return True
             connection.send(head, message.payload)
             return True
-        weight = 0 if message.retained else len(message.payload)
+        weight = 0 if stored else len(message.payload)
         limits = core.limits
         if (
             self.bytes + weight > (limits.station_queue_bytes if self.station else limits.queue_bytes)
@@ -120,7 +126,13 @@ class Session:
         ):
             return self._drop()
         queue = self.queue
-        direct = connection is not None and connection.ready and not queue and len(self.inflight) < self.window
+        direct = (
+            connection is not None
+            and connection.ready
+            and not queue
+            and not self.resend
+            and len(self.inflight) < self.window
+        )
         if not direct and queue:
             most = limits.station_queue_messages if self.station else limits.queue_messages
             if len(queue) >= most:

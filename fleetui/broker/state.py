@@ -107,7 +107,7 @@ class State:
                 session.inflight[item.packet_id] = (None, 2, 0, (), number, None, 0)
                 continue
             message = messages[item.message]
-            weight = 0 if message.retained else len(message.payload)
+            weight = len(message.payload)
             message.hold(core.memory)
             session.bytes += weight
             restored: Item = (message, item.qos, item.retain, item.identifiers, number, None, weight)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from fleetui.broker.packets import Connect, Request
+from fleetui.broker.handshake import Connect
+from fleetui.broker.packets import Request
 from fleetui.broker.wire import Reason
 from tests.helpers.broker import running_broker
 

@@ -29,7 +29,7 @@ from typing import Any, Self
 import paho.mqtt.client as paho
 import pytest
 
-from fleetui.broker import packets, wire
+from fleetui.broker import handshake, packets, wire
 from fleetui.broker.packets import Kind
 from fleetui.common.trust.local import load_or_create_secret, local_password
 from fleetui.common.trust.pki import Authority
@@ -242,7 +242,7 @@ class RunningBroker:
         client = RawClient(self.host, self.port, version)
         if client_id is not None:
             password = self.password(client_id)
-            packet = packets.Connect(
+            packet = handshake.Connect(
                 client_id,
                 version=version,
                 username=None if password is None else client_id,
@@ -261,7 +261,7 @@ class RawClient:
         self.socket = socket.create_connection((host, port), 10.0)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""
-        self.connack: packets.Connack | None = None
+        self.connack: handshake.Connack | None = None
         self._next_id = 0
 
     def __enter__(self) -> Self:
@@ -309,10 +309,10 @@ class RawClient:
         assert got[0] >> 4 == kind, f"{got} came, {Kind(kind).name} was expected"
         return got
 
-    def connect(self, packet: packets.Connect) -> packets.Connack:
+    def connect(self, packet: handshake.Connect) -> handshake.Connack:
         self.send(packet.encode())
         _, body = self.expect(Kind.CONNACK)
-        self.connack = packets.decode_connack(body, 0, len(body), self.version)
+        self.connack = handshake.decode_connack(body, 0, len(body), self.version)
         return self.connack
 
     def packet_id(self) -> int:
