@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import logging
 import random
 import socket
 import ssl
@@ -28,6 +29,8 @@ from fleetui.common.link.loop import READ, WRITE, LinkLoop, Timer
 from fleetui.common.link.resolve import Address
 from fleetui.common.link.sockets import Dialer, LinkSocket
 from fleetui.common.link.transport import LinkConfig, LinkState, Message, TlsFiles
+
+log = logging.getLogger("fleetui.link")
 
 CONNECT_TIMEOUT_S = 10.0
 PACKETS_A_TURN = 100  # then the others have their turn
@@ -68,6 +71,11 @@ class _Paho(paho.Client):
         if sock is None:
             raise ConnectionError(errno.ENOTCONN, "no socket was prepared")
         return sock
+
+    @property
+    def incoming(self) -> int:
+        """How long the packet says it is that is being read."""
+        return int(self._in_packet["remaining_length"])
 
 
 class MqttTransport(LinkClient):
@@ -150,7 +158,7 @@ class MqttTransport(LinkClient):
 
     def _unreachable(self, error: OSError) -> None:
         self._dialer = None
-        where = f"{self.config.host}:{self.config.port}"
+        where = self._where
         if isinstance(error, ssl.SSLCertVerificationError):
             self._fail(f"The certificate of {where} is not trusted: {error.verify_message}", refused=True)
         elif isinstance(error, ssl.SSLError):
@@ -160,7 +168,7 @@ class MqttTransport(LinkClient):
 
     def _timed_out(self) -> None:
         self._deadline = None
-        self._fail(f"No answer from {self.config.host}:{self.config.port} within {CONNECT_TIMEOUT_S:g} s")
+        self._fail(f"No answer from {self._where} within {CONNECT_TIMEOUT_S:g} s")
 
     def _opened(self, sock: socket.socket) -> None:
         self._dialer = None
@@ -212,6 +220,10 @@ class MqttTransport(LinkClient):
         self._close()
         self._client = None  # with it goes what was not acknowledged
 
+    @property
+    def _where(self) -> str:
+        return f"{self.config.host}:{self.config.port}"
+
     # ------------------------------------------------------------ called by the loop
 
     def on_ready(self, events: int) -> None:
@@ -224,15 +236,24 @@ class MqttTransport(LinkClient):
                 self._loop.mark(self)
         if events & READ and self._sock is sock:
             sock.readable()
-            for _ in range(PACKETS_A_TURN):
-                client.loop_read()
-                if client.socket() is None or self._sock is not sock:
-                    break
-                if not sock.pending():
-                    break
-            else:
-                self._loop.again(self)
+            try:
+                self._read(client, sock)
+            except Exception:  # paho tripped over it
+                log.warning("%s: not understood", self.config.client_id, exc_info=True)
+                self._fail(f"The broker at {self._where} sent something that is not MQTT 5")
         self._look()
+
+    def _read(self, client: _Paho, sock: LinkSocket) -> None:
+        for _ in range(PACKETS_A_TURN):
+            client.loop_read()
+            if client.socket() is None or self._sock is not sock:
+                return
+            if not sock.pending():
+                break
+        else:
+            self._loop.again(self)
+        if client.incoming > self.config.max_packet:
+            self._fail(f"The broker at {self._where} sent a packet larger than {self.config.max_packet} bytes")
 
     def keepalive(self) -> None:
         if self._client is not None and self._sock is not None:
@@ -250,7 +271,7 @@ class MqttTransport(LinkClient):
             self._push()
 
     def _lost(self, sock: LinkSocket) -> None:
-        where = f"{self.config.host}:{self.config.port}"
+        where = self._where
         reason, error = self._reason, sock.error
         self._reason = None
         before = self._status.state is not LinkState.ONLINE
