@@ -13,7 +13,7 @@ from fleetui.common.domain import ages
 from fleetui.common.domain.ages import Unit
 from tests.helpers.domain import examples
 
-figures = st.one_of(st.floats(-1e15, 1e15), st.floats(-1, 1), st.integers(-(10**12), 10**12).map(float))
+figures = st.one_of(st.floats(-9e14, 9e14), st.floats(-1, 1), st.integers(-(10**12), 10**12).map(float))
 units = st.sampled_from(list(Unit))
 
 
@@ -200,7 +200,8 @@ def test_shows(shown: str, text: str) -> None:
 @given(st.one_of(st.floats(), figures), units)
 def test_every_number_can_be_shown_and_keeps_its_unit(value: float, unit: Unit) -> None:
     text = ages.show(value, unit)
-    if math.isfinite(value):
+    if abs(value) < 1e15:
+        assert len(text) < 30
         assert re.match(r"(< )?[-\d]", text)
         assert unit is Unit.NONE or re.search(r"[^\d.\s-]$", text)
     else:

@@ -4,6 +4,7 @@ the filter language, one row at a time and as plainly as can be, to hold the fas
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -35,9 +36,9 @@ NOW = 1_800_000_000.0
 
 
 def examples(count: int) -> Callable[[Any], Any]:
-    """So many examples, however slow the machine is today."""
+    """So many examples (times ``FLEETUI_EXAMPLES``), however slow the machine is today."""
     return settings(
-        max_examples=count,
+        max_examples=count * int(os.environ.get("FLEETUI_EXAMPLES", "1")),
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )

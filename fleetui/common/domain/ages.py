@@ -1,8 +1,8 @@
 """Figures as people read and write them: ages, durations, sizes, shares, rates, temperatures.
 
-Formatting keeps two or three significant digits and always names the unit; what is not known is a dash. Reading
-takes what the filter language allows (``80%``, ``20ms``, ``1h30m``, ``4GiB``). Neither knows Qt or a locale: the
-decimal mark is a point. No I/O, no state; callable from any thread.
+Formatting keeps two or three significant digits and always names the unit; what is not known, or beyond all sense,
+is a dash. Reading takes what the filter language allows (``80%``, ``20ms``, ``1h30m``, ``4GiB``). Neither knows Qt
+or a locale: the decimal mark is a point. No I/O, no state; callable from any thread.
 """
 
 from __future__ import annotations
@@ -190,6 +190,13 @@ def _fixed(value: float) -> str:
 
 # ---------------------------------------------------------------- showing
 
+_SENSE = 1e15
+
+
+def _sane(value: float) -> bool:
+    """Fit to be shown: a number, and not one of 300 digits that a device made up."""
+    return abs(value) < _SENSE
+
 
 def _digits(value: float) -> str:
     """Three significant digits, no exponent: ``0.035``, ``1.2``, ``12``, ``340``."""
@@ -208,7 +215,7 @@ def age(seconds: float) -> str:
 
     A unit is left only at twice the next one, so the figure is never off by more than half.
     """
-    if not math.isfinite(seconds):
+    if not _sane(seconds):
         return NEVER
     seconds = max(seconds, 0.0)
     if seconds < 1:
@@ -232,7 +239,7 @@ def age_of(moment: float, now: float) -> str:
 
 def duration(seconds: float) -> str:
     """A length of time in at most two units: ``18 µs``, ``350 ms``, ``12 s``, ``1 h 05 min``, ``3 d 4 h``."""
-    if not math.isfinite(seconds):
+    if not _sane(seconds):
         return UNKNOWN
     sign = "-" if seconds < 0 else ""
     seconds = abs(seconds)
@@ -255,14 +262,14 @@ def duration(seconds: float) -> str:
 
 def milliseconds(value: float) -> str:
     """A latency: ``0.035 ms``, ``12.4 ms``, ``1.2 s``."""
-    if not math.isfinite(value):
+    if not _sane(value):
         return UNKNOWN
     return f"{_digits(value)} ms" if abs(value) < 999.5 else f"{_digits(value / 1000)} s"
 
 
 def size(count: float) -> str:
     """Bytes in binary multiples: ``512 B``, ``3.7 GiB``."""
-    if not math.isfinite(count):
+    if not _sane(count):
         return UNKNOWN
     value = float(count)
     for name in ("B", "KiB", "MiB", "GiB"):
@@ -274,7 +281,7 @@ def size(count: float) -> str:
 
 def percent(share: float) -> str:
     """A share of one in per cent: ``81 %``, ``0.4 %``. Never rounded up to a full 100 or down to nothing."""
-    if not math.isfinite(share):
+    if not _sane(share):
         return UNKNOWN
     value = share * 100.0
     if 99.0 < value < 100.0:
@@ -286,7 +293,7 @@ def percent(share: float) -> str:
 
 def rate(per_second: float) -> str:
     """Events in time, in the unit that leaves a readable figure: ``340/s``, ``6/min``, ``2/h``."""
-    if not math.isfinite(per_second):
+    if not _sane(per_second):
         return UNKNOWN
     if per_second == 0:
         return "0/s"
@@ -304,19 +311,19 @@ def _large(value: float) -> str:
 
 
 def temperature(celsius: float) -> str:
-    return f"{celsius:.0f} °C" if math.isfinite(celsius) else UNKNOWN
+    return f"{celsius:.0f} °C" if _sane(celsius) else UNKNOWN
 
 
 def offset(seconds: float) -> str:
     """A clock's error with its sign: ``+1.2 s``, ``-3 min``."""
-    if not math.isfinite(seconds):
+    if not _sane(seconds):
         return UNKNOWN
     return duration(seconds) if seconds < 0 else f"+{duration(seconds)}"
 
 
 def count(value: float) -> str:
     """A whole number with its thousands set apart: ``12 345``."""
-    return f"{value:,.0f}".replace(",", "\u202f") if math.isfinite(value) else UNKNOWN
+    return f"{value:,.0f}".replace(",", "\u202f") if _sane(value) else UNKNOWN
 
 
 def show(value: float, unit: Unit) -> str:
@@ -333,6 +340,6 @@ def show(value: float, unit: Unit) -> str:
         return size(value)
     if unit is Unit.PER_SECOND:
         return rate(value)
-    if not math.isfinite(value):
+    if not _sane(value):
         return UNKNOWN
     return count(value) if value == int(value) else _digits(value)
