@@ -9,10 +9,11 @@ from typing import Any, Protocol
 
 import pytest
 
+from fleetui.common.domain import states
 from fleetui.common.domain.clock import ManualClock
 from fleetui.common.link.loop import LinkLoop
 from fleetui.common.link.loopback import Faults, LoopbackBroker, LoopbackTransport
-from fleetui.common.link.transport import LinkConfig, LinkState, Message, Transport, Will
+from fleetui.common.link.transport import LinkConfig, LinkState, LinkStatus, Message, Transport, Will
 from tests.helpers import link
 from tests.helpers.broker import RunningBroker, running_broker, running_mosquitto
 from tests.helpers.link import Collector
@@ -23,6 +24,7 @@ class Bench(Protocol):
     """A broker to try transports on."""
 
     keeps_window: bool
+    parties: list[Party]
 
     def transport(self, client_id: str, **config: Any) -> Transport: ...
 
@@ -41,6 +43,7 @@ class MemoryBench:
     keeps_window = True
 
     def __init__(self) -> None:
+        self.parties: list[Party] = []
         self.clock = ManualClock()
         self.broker = LoopbackBroker(self.clock, random.Random(7))
 
@@ -73,6 +76,7 @@ class SocketBench:
         # mosquitto 2.0.11 keeps to the receive maximum until the first acknowledgement; then each one has it send
         # a whole window more (plain paho sees the same). Receivers need a bound of their own.
         self.keeps_window = broker.ours
+        self.parties: list[Party] = []
         self.broker = broker
         self.loop = loop
         self._seed = 0
@@ -104,6 +108,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
         yield memory
         memory.broker.run_until_idle()
         assert memory.broker.errors == 0
+        assert all(follows_the_table(party.heard.statuses) for party in memory.parties)
         return
     if request.param == "own":
         running = running_broker(tmp_path, open=True)
@@ -111,7 +116,20 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
         # Started by root it would give up the right to write in our folder; otherwise "user" is ignored.
         running = running_mosquitto(tmp_path, config="user root\n")
     with running as broker, link.running_loop() as loop:
-        yield SocketBench(broker, loop)
+        sockets = SocketBench(broker, loop)
+        yield sockets
+    assert all(follows_the_table(party.heard.statuses) for party in sockets.parties)
+
+
+def follows_the_table(statuses: list[LinkStatus]) -> bool:
+    """Each change of state is one that ``domain/states.py`` draws (a word more about the same state is no change)."""
+    before = states.LINK.start
+    for status in statuses:
+        after = states.LinkState(str(status.state))
+        if after is not before and after not in states.LINK.table[before].values():
+            return False
+        before = after
+    return True
 
 
 class Party:
@@ -121,6 +139,7 @@ class Party:
         self.bench = bench
         self.link = bench.transport(client_id, **config)
         self.heard = Collector(self.link, ack=ack)
+        bench.parties.append(self)
         for pattern in patterns:
             self.link.subscribe(pattern)
 

@@ -23,6 +23,7 @@ from fleetui.common.link.memory import OVERHEAD, Connection, MemoryBroker, Parce
 from fleetui.common.link.transport import LinkConfig, LinkState, Message
 
 CONNECT_TIMEOUT_S = 10.0
+STALL_NOTICED_S = 1.0
 _REFUSED = "No connection to the broker: connection refused"
 
 
@@ -31,7 +32,7 @@ class Faults:
     """What goes wrong, and how often. Chances are 0..1, of each message on each hop."""
 
     delay_s: tuple[float, float] = (0.0, 0.0)  # how long a packet travels: evenly between the two
-    loss: float = 0.0  # at QoS 0 it is gone, at QoS 1 the connection breaks before it arrives
+    loss: float = 0.0  # at QoS 0 it is gone, at QoS 1 the connection stalls before it, and breaks
     duplicate: float = 0.0  # at QoS 1 it arrives a second time, flagged
     reorder: float = 0.0  # it is held back, so that later ones overtake it
     reorder_s: float = 1.0  # for how long at most
@@ -221,12 +222,21 @@ class LoopbackBroker(MemoryBroker):
         faults, rng = self.faults, self.rng
         if faults.loss and rng.random() < faults.loss:
             self.counters.lost += 1
-            if parcel.packet_id:
-                self.call_later(self._travel(), self._break, connection)
+            if parcel.packet_id and up not in connection.stalled:
+                # As in TCP, nothing gets through after it; what was before it does, and is acknowledged.
+                connection.stalled.add(up)
+                self.call_later(self._travel() + STALL_NOTICED_S, self._break, connection)
             return
-        if faults.reorder and connection.held is None and rng.random() < faults.reorder:
+        if (
+            faults.reorder
+            and connection.held is None
+            and up not in connection.stalled
+            and rng.random() < faults.reorder
+        ):
+            # Later ones may overtake it, but it overtakes none.
             late = rng.uniform(0.0, faults.reorder_s)
-            self.call_later(self._travel() + late, self._arrive, connection, function, (parcel,))
+            arrival = max(self.clock.monotonic() + self._travel(), connection.arrivals[up])
+            self.call_at(arrival + late, self._arrive, connection, function, (parcel,))
         else:
             self._carry(connection, function, (parcel,), up=up)
         if parcel.packet_id and faults.duplicate and rng.random() < faults.duplicate:
@@ -236,6 +246,8 @@ class LoopbackBroker(MemoryBroker):
         self, connection: Connection, function: Callable[..., None], args: tuple[Any, ...], *, up: bool
     ) -> None:
         """In order within a direction, as TCP does."""
+        if up in connection.stalled:
+            return
         if connection.held is not None:
             connection.held.append((function, args, up))
             return

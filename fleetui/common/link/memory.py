@@ -80,7 +80,7 @@ class Peer(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """One connection, as the broker has it. The last four fields are the network's."""
+    """One connection, as the broker has it. The last fields are the network's."""
 
     peer: Peer
     attempt: int
@@ -92,6 +92,7 @@ class Connection:
     held: list[tuple[Callable[..., None], tuple[Any, ...], bool]] | None = None  # while partitioned
     silence: list[Planned] = field(default_factory=list)  # who notices that, and when
     breaks: Planned | None = None
+    stalled: set[bool] = field(default_factory=set)  # directions in which nothing gets through any more
 
 
 @dataclass(slots=True, eq=False)
