@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -59,6 +60,7 @@ def _run(args: argparse.Namespace) -> int:
 
     base = BaseDir.at(args.base_dir)
     logs.set_up("station", base.log, level=args.log_level)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # how it loads its plugins is nobody's business
     config = settings_from(base, args)
     if args.replay is not None:
         from fleetui.station.ingest.replay import replay

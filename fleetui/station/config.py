@@ -8,9 +8,6 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import json
-import os
-import socket
-import uuid
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -22,6 +19,7 @@ from fleetui.common.domain.values import fleet_name, is_id
 from fleetui.common.link.transport import LinkConfig, TlsFiles
 from fleetui.common.trust.local import load_or_create_secret, local_password
 from fleetui.station.ingest.limits import Limit
+from fleetui.station.leader import run_name
 
 DEFAULT_FLEET = "main"
 DEFAULT_ID = "station"
@@ -130,7 +128,7 @@ class StationConfig:
     status_s: float = 1.0
     rollup_s: float = 30.0
     ask_timeout_s: float = 10.0  # real time
-    run: str = field(default_factory=lambda: f"{socket.gethostname()[:40]}:{os.getpid()}:{uuid.uuid4().hex[:8]}")
+    run: str = field(default_factory=run_name)
 
     def __post_init__(self) -> None:
         fleet_name(self.fleet)

@@ -12,6 +12,10 @@ one led cannot write a row. Runs on the control thread; ``check`` on whichever t
 from __future__ import annotations
 
 import logging
+import os
+import socket
+import sys
+import uuid
 
 from sqlalchemy import Connection
 
@@ -24,6 +28,33 @@ from fleetui.store.store import Store
 log = logging.getLogger("fleetui.station")
 
 LEADER = "station"  # the lease's name
+
+
+def run_name() -> str:
+    """Names one run of this program: host, process, and something that no other run has."""
+    return f"{_host()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+
+
+def is_gone(holder: str) -> bool:
+    """Whether a holder (``station@host:pid:run``) was a process on this machine that does not exist any more.
+
+    Where in doubt, no: then its lease runs out by itself. Being wrong would be no disaster either, see the fence.
+    """
+    host, _, rest = holder.rpartition("@")[2].partition(":")
+    pid = rest.partition(":")[0]
+    if host != _host() or not pid.isdecimal() or sys.platform == "win32":
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _host() -> str:
+    return socket.gethostname().replace(":", "-")[:40]
 
 
 class Leadership:
@@ -68,10 +99,17 @@ class Leadership:
         return self.leads
 
     def _take(self, connection: Connection) -> int | str:
-        found = lease.take(connection, LEADER, self._holder, self._ttl_s, self._real.now())
+        now = self._real.now()
+        found = lease.take(connection, LEADER, self._holder, self._ttl_s, now)
         if found is not None:
             return found.term
         other = lease.get(connection, LEADER)
+        if other is not None and is_gone(other.holder):
+            # Killed, on this machine: no need to wait until its lease runs out.
+            lease.release(connection, LEADER, other.holder)
+            found = lease.take(connection, LEADER, self._holder, self._ttl_s, now)
+            if found is not None:
+                return found.term
         return other.holder if other else ""
 
     def check(self, connection: Connection) -> None:

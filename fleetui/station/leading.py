@@ -60,6 +60,7 @@ class Leading:
         counters: Counters,
         check: Check,
         make_link: MakeLink,
+        wake: Callable[[], None],
         *,
         retention: Retention | None = None,
     ) -> None:
@@ -103,6 +104,7 @@ class Leading:
             self._send,
             ask_timeout_s=config.ask_timeout_s,
         )
+        self._wake = wake  # the control thread has something to do
         self.broker = broker_watch.BrokerWatch()
         self.link_status = LinkStatus(LinkState.IDLE)
         self._was_online = False
@@ -203,6 +205,7 @@ class Leading:
             replies, ledger.replies = ledger.replies, []
             for reply in replies:
                 self.office.answered(reply)
+            self._wake()
         if ledger.to_ask:
             names, ledger.to_ask = ledger.to_ask, []
             for name in names:
@@ -228,12 +231,12 @@ class Leading:
             else:
                 future.set_result(outcome)
 
+        future.add_done_callback(lambda _done: self._wake())
         self.intake.post(job)
         return future
 
     def _send(self, device: str, ask: str, kind: str, arguments: dict[str, str], seconds: float) -> bool:
-        if self.link_status.state is not LinkState.ONLINE:
-            return False
+        """Queued where there is no link just now, for as long as the question makes sense."""
         payload = encode(Ask(id=ask, kind=kind, arguments=arguments))
         expiry = max(1, int(seconds))
         return self._transport.publish(self._topics.down(device, Down.ASK), payload, qos=1, expiry_s=expiry)
@@ -296,7 +299,8 @@ class Leading:
     def close(self) -> None:
         """Let nothing more in, write and acknowledge what is in, say goodbye."""
         self.batcher.stop()
-        self._thread.join(DRAIN_S)
+        if self._thread.ident is not None:  # it was started
+            self._thread.join(DRAIN_S)
         if self._thread.is_alive():
             log.warning("the store does not take what came in last; the broker keeps it")
             self.batcher.abandon()

@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
 from fleetui import __version__
@@ -34,6 +34,7 @@ log = logging.getLogger("fleetui.station")
 
 TICK_S = 0.2
 RESTART_S = 2.0
+CLOSE_S = 1.0
 
 Say = Callable[..., None]
 
@@ -62,6 +63,7 @@ class Station:
         self._real = real or SystemClock()
         self._rates = Rates()
         self._stop = threading.Event()
+        self._wake = threading.Event()
         self._store: Store | None = None
         self._leadership: Leadership | None = None
         self._next_status = 0.0
@@ -74,6 +76,7 @@ class Station:
 
     def stop(self) -> None:
         self._stop.set()
+        self._wake.set()
 
     def command(self, said: dict[str, Any]) -> None:
         """A line from the parent: ``{"command": "clock", "spec": …}`` or ``{"command": "stop"}``."""
@@ -96,7 +99,8 @@ class Station:
         try:
             while not self._stop.is_set():
                 self.step()
-                self._stop.wait(TICK_S)
+                self._wake.wait(TICK_S)
+                self._wake.clear()
         finally:
             self.close()
 
@@ -105,7 +109,7 @@ class Station:
         self._store = Store.open(config.store_url, clock=self.clock)
         self._leadership = Leadership(self._store, config.holder, config.lease_s, self._real)
         log.info("station %s, store %s, broker %s", config.holder, self._store.url, config.broker)
-        self.step()
+        self._control()
         self._say(
             "ready",
             station=config.station,
@@ -115,9 +119,14 @@ class Station:
             fleet=config.fleet,
             leader=self.leading is not None,
         )
+        self._tell()
 
     def step(self) -> None:
-        """One slice of control."""
+        """One slice of control, and a word about it."""
+        self._control()
+        self._tell()
+
+    def _control(self) -> None:
         assert self._store is not None
         assert self._leadership is not None
         while self._turns:
@@ -139,19 +148,26 @@ class Station:
             self._lead()
         if self.leading is not None:
             self.leading.tick()
-        self._tell()
 
     def _lead(self) -> None:
         assert self._store is not None
         assert self._leadership is not None
         assert self._leadership.term is not None
         leading = Leading(
-            self.config, self._store, self._leadership, self.clock, self.counters, self._check, self._make_link
+            self.config,
+            self._store,
+            self._leadership,
+            self.clock,
+            self.counters,
+            self._check,
+            self._make_link,
+            self._wake.set,
         )
         try:
             leading.start(self._leadership.term)
         except StoreError as error:
             log.warning("cannot lead yet: %s", error)
+            leading.close()
             self._not_before = self._real.monotonic() + RESTART_S
             return
         log.info("leading, term %d", self._leadership.term)
@@ -170,12 +186,19 @@ class Station:
         self._step_down()
         leadership.release()
         self._status(store, ended=True)
-        writing = self._writing
-        stuck = writing is not None and not writing.done()
-        if not stuck:
+        if self._written():
             store.close()
+        else:
+            log.warning("the store does not answer; it is left as it is")
         self._store = None
         self._say("stopped", station=self.config.station, reason="asked to")
+
+    def _written(self) -> bool:
+        """Whether the store still takes things: closing one that hangs would hang as well."""
+        if self._writing is None:
+            return True
+        done, _ = wait([self._writing], CLOSE_S)
+        return bool(done)
 
     # ------------------------------------------------------------ saying how it goes
 

@@ -204,7 +204,7 @@ class Office:
             if self._send(name, wish.id, question.ask, dict(question.arguments), seconds)
         ]
         if not sent:
-            self._end(wish, WishState.FAILED, "There is no link to the broker, so nothing could be asked")
+            self._end(wish, WishState.FAILED, "The link has no room for a question now; ask again")
             return
         self._asked[wish.id] = _Asked(wish, self._clock.monotonic() + seconds, set(question.devices))
 
