@@ -8,7 +8,7 @@ devices in Python. It holds no order: that is a view's (``order.py``). Main thre
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any
@@ -99,6 +99,7 @@ class DeviceTable:
         self._others: dict[str, npt.NDArray[np.object_]] = {name: np.full(0, None, dtype=object) for name in OTHERS}
         self._tags: dict[str, TextColumn] = {}
         self._tag_keys: dict[str, None] = {}
+        self._watchers: list[Callable[[Applied], None]] = []
         self.columns: Mapping[str, Column] = _Columns(self)
 
     @staticmethod
@@ -217,7 +218,19 @@ class DeviceTable:
         result = Applied(np.asarray(added_rows, dtype=np.int64), np.asarray(removed, dtype=np.int64), columns)
         if result:
             self.generation += 1
+            for watcher in list(self._watchers):
+                watcher(result)
         return result
+
+    def observe(self, watcher: Callable[[Applied], None]) -> Callable[[], None]:
+        """Calls ``watcher`` at the end of each ``apply`` that changed anything; returns how to stop it."""
+        self._watchers.append(watcher)
+
+        def stop() -> None:
+            if watcher in self._watchers:
+                self._watchers.remove(watcher)
+
+        return stop
 
     def _remove(self, devices: Sequence[str]) -> list[int]:
         rows = [row for device in devices if (row := self._row_of.pop(device, -1)) >= 0]

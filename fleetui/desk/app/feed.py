@@ -11,14 +11,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Protocol
-
-from sqlalchemy import Connection
 
 from fleetui.common.domain.clock import Clock
 from fleetui.common.domain.errors import OperatorError
+from fleetui.desk.app.lazystore import Reads
 from fleetui.desk.app.operations import PostToMain
 from fleetui.desk.app.slot import Slot
 from fleetui.store import devices, events, feed, status, views, wishes
@@ -32,12 +29,6 @@ EVENTS_AT_FIRST = 300
 SLOWEST_S = 2.0
 SHARE = 0.2  # of the main thread's time that applying may take
 RETRY_S = (0.5, 1.0, 2.0, 5.0)
-
-
-class Reads(Protocol):
-    """What the feed needs of a store."""
-
-    def read(self) -> AbstractContextManager[Connection]: ...
 
 
 @dataclass(frozen=True, slots=True)

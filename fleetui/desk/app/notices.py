@@ -16,8 +16,10 @@ from typing import Any
 
 from fleetui.common.domain.clock import Clock
 from fleetui.common.domain.errors import OperatorError
+from fleetui.common.domain.states import ChildState
 from fleetui.desk.app.settings import Settings
 from fleetui.desk.app.settings_list import NOTIFY_CRITICAL, NOTIFY_ERROR, NOTIFY_INFO, NOTIFY_WARNING
+from fleetui.desk.app.supervise import Note
 from fleetui.store.records import EventRow, Wish, WishState
 
 KEPT = 500
@@ -230,25 +232,40 @@ class NoticeCentre:
             times=len(rows),
         )
 
-    def wishes(self, wishes: Iterable[Wish], mine: Callable[[str], bool], words: Callable[[Wish], str]) -> None:
-        """Outcomes of what was asked for at this desk: failures are said, successes are seen where they happen."""
-        for wish in wishes:
-            if wish.state in {WishState.FAILED, WishState.REFUSED} and mine(wish.id):
-                verb = "failed" if wish.state is WishState.FAILED else "was refused"
-                self.say(
-                    Level.ERROR,
-                    f"{words(wish)} {verb}" + (f": {wish.outcome.rstrip('.')}" if wish.outcome else ""),
-                    key=f"wish:{wish.id}",
-                    source="station",
-                    at=wish.ended or wish.at,
-                )
+    def wish_failed(self, wish: Wish, words: str) -> None:
+        """A wish of this desk that came to nothing; what is done shows where it was done."""
+        verb = "was refused" if wish.state is WishState.REFUSED else "failed"
+        self.say(
+            Level.ERROR,
+            f"{words} {verb}" + (f": {wish.outcome.rstrip('.')}" if wish.outcome else ""),
+            key=f"wish:{wish.id}",
+            source="station",
+            at=wish.ended or wish.at,
+        )
 
-    def resolve(self, key: str, sentence: str = "") -> None:
-        """What the notice was about is over; it stays, says since when, and no longer counts as unread."""
+    def child(self, note: Note) -> None:
+        """What happened to a child process, where people should know: it fell, it is up again, it stays down."""
+        key = f"child:{note.name}"
+        if note.state is ChildState.FAILED:
+            again = NoticeAction("Start again", command="app.restart_child", arguments={"name": note.name})
+            self.say(Level.ERROR, note.sentence, note.fix, key=key, source=note.name, actions=(again,))
+        elif note.level >= Level.WARNING and note.sentence:
+            up = note.state is ChildState.RUNNING
+            # The fall is listed at once, but it speaks only when it is known how it ended.
+            self.say(Level.WARNING, note.sentence, note.fix, key=key, source=note.name, quiet=not up)
+            if up:
+                self.resolve(key, read=False)
+        elif note.state is ChildState.RUNNING and note.sentence and self.get(key) is not None:
+            self.resolve(key)
+
+    def resolve(self, key: str, sentence: str = "", *, read: bool = True) -> None:
+        """What the notice was about is over; it stays and says since when, and is unread no more if ``read``."""
         old = self._notices.get(key)
         if old is None or old.over:
             return
-        self._notices[key] = replace(old, over=self._clock.now(), sentence=sentence or old.sentence, read=True)
+        self._notices[key] = replace(
+            old, over=self._clock.now(), sentence=sentence or old.sentence, read=old.read or read
+        )
         self._changed()
 
     # ------------------------------------------------------------ keeping

@@ -134,6 +134,33 @@ BROKER_URL = Setting(
     restart=True,
     placeholder="mqtts://broker.example:8883",
 )
+BROKER_CA = Setting(
+    "broker.ca",
+    "",
+    CONNECTION,
+    QT_TRANSLATE_NOOP("Settings", "Certificate authority"),
+    QT_TRANSLATE_NOOP("Settings", "Who signed the certificate of a broker elsewhere: a PEM file."),
+    restart=True,
+    placeholder="/etc/fleetui/ca.crt",
+)
+BROKER_CERT = Setting(
+    "broker.cert",
+    "",
+    CONNECTION,
+    QT_TRANSLATE_NOOP("Settings", "The station's certificate"),
+    QT_TRANSLATE_NOOP("Settings", "With which the station logs in at a broker elsewhere: a PEM file."),
+    restart=True,
+    placeholder="/etc/fleetui/station.crt",
+)
+BROKER_KEY = Setting(
+    "broker.key",
+    "",
+    CONNECTION,
+    QT_TRANSLATE_NOOP("Settings", "The station's key"),
+    QT_TRANSLATE_NOOP("Settings", "The private key of that certificate: a PEM file that only you can read."),
+    restart=True,
+    placeholder="/etc/fleetui/station.key",
+)
 BROKER_PORT = Setting(
     "broker.port",
     0,
@@ -258,6 +285,9 @@ SETTINGS: tuple[Setting[Any], ...] = (
     BROKER_KIND,
     BROKER_MOSQUITTO,
     BROKER_URL,
+    BROKER_CA,
+    BROKER_CERT,
+    BROKER_KEY,
     BROKER_PORT,
     BROKER_TLS_PORT,
     STORE_URL,

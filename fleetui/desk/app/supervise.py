@@ -44,6 +44,9 @@ class ChildSpec:
     stop_within_s: float = 8.0  # after the end of stdin
     term_within_s: float = 4.0  # after SIGTERM
     restart: bool = True
+    once: bool = False  # does its work and ends: exit code 0 is success, and it is not started again
+    ends_with_input: bool = True  # the end of stdin ends it; somebody else's program may not care
+    probe: Callable[[], bool] | None = None  # for one that does not say that it is ready: asked until it is
     first_pause_s: float = 0.5
     longest_pause_s: float = 30.0
     steady_s: float = 30.0  # a run this long forgives the ones before
@@ -268,6 +271,8 @@ class Supervisor:
                 timeout = min(timeout, max(0.0, child.deadline - now))
             if child.process is not None and not child.process.watched:
                 timeout = min(timeout, 0.1)  # no pidfd here: look
+            if child.state is ChildState.STARTING and child.spec.probe is not None:
+                timeout = min(timeout, 0.1)
         return 0.0 if self._notes else timeout
 
     def _spawn(self, child: _Child, event: ChildEvent) -> None:
@@ -292,7 +297,8 @@ class Supervisor:
         Pidfile(self._folder / f"{spec.name}.pid").write(process.pid)
         for stream, descriptor in process.streams.items():
             self._selector.register(descriptor, selectors.EVENT_READ, (spec.name, stream))
-        child.deadline = child.began + spec.ready_within_s
+        # One that works and ends may take what it takes.
+        child.deadline = 0.0 if spec.once else child.began + spec.ready_within_s
         self._note(child)
 
     def _read(self, child: _Child, stream: str) -> None:
@@ -316,7 +322,7 @@ class Supervisor:
             self._note(child, text, level=2 if again else 1, line=line)
             child.last = None
             return
-        if kind == "error":
+        if kind == "error" or (kind == "stopped" and "sentence" in line):
             words = (str(line.get(k, "")).rstrip(".") for k in ("sentence", "fix"))
             child.complaint = ". ".join(w for w in words if w) or str(line.get("text", ""))
         self._note(child, "", line=line)
@@ -326,6 +332,9 @@ class Supervisor:
         now = self._clock.monotonic()
         if child.process is not None and child.process.ended():
             self._reap(child, now)
+            return
+        if child.state is ChildState.STARTING and child.spec.probe is not None and child.spec.probe():
+            self._heard(child, {"kind": "ready"})
             return
         if not child.deadline or now < child.deadline:
             return
@@ -344,11 +353,13 @@ class Supervisor:
         if process is None:
             return
         child.rung += 1
-        if child.rung == 1:
+        if child.rung == 1 and spec.ends_with_input:
             process.end_input()
             child.deadline = now + spec.stop_within_s
-        elif child.rung == 2:
-            log.warning("%s did not stop when its input ended; asking by signal", spec.name)
+        elif child.rung <= 2:
+            if child.rung == 2 and spec.ends_with_input:
+                log.warning("%s did not stop when its input ended; asking by signal", spec.name)
+            child.rung = 2
             process.terminate()
             child.deadline = now + spec.term_within_s
         else:
@@ -388,10 +399,20 @@ class Supervisor:
                 child.restart_wanted, child.last, child.short_runs = False, None, 0
                 self._spawn(child, ChildEvent.START)
             return
+        if child.spec.once and outcome.code == 0:
+            self._go(child, self._next(child, ChildEvent.STOP))
+            self._go(child, self._next(child, ChildEvent.EXIT))
+            self._note(child, outcome=outcome)
+            return
         child.last = outcome
         child.short_runs = 1 if ran >= child.spec.steady_s else child.short_runs + 1
         # Exit code 2 is "called wrongly": the same call again would end the same way.
-        if not child.spec.restart or child.short_runs >= child.spec.give_up_after or outcome.code == 2:
+        if (
+            child.spec.once
+            or not child.spec.restart
+            or child.short_runs >= child.spec.give_up_after
+            or outcome.code == 2
+        ):
             self._go(child, self._next(child, ChildEvent.GIVE_UP))
             self._note(child, level=3, fix="Look at its log, then start it again", outcome=outcome)
             return

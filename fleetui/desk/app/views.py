@@ -7,16 +7,16 @@ thread only, except the work of those operations.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fleetui.common.domain.errors import ConfigError
-from fleetui.common.domain.filters import DEVICE_RULES, FilterError, FilterRule, parse
-from fleetui.desk.app.operations import Operation, Operations
+from fleetui.common.domain.filters import FilterError, parse
+from fleetui.desk.app.lazystore import ReadsAndWrites
+from fleetui.desk.app.operations import Operation
 from fleetui.desk.app.shown import FIRST, shown_columns
 from fleetui.store import views as stored
 from fleetui.store.records import Changes, SavedView
-from fleetui.store.store import Store
 
 NAME_LENGTH = 60
 
@@ -123,8 +123,8 @@ class Views:
         self._views[view.id] = view
         self._tell()
 
-    def save(self, view: SavedView, store: Store, operations: Operations) -> Operation[int]:
-        """Writes it. Shown at once, and taken back where the store refuses."""
+    def save(self, view: SavedView, store: ReadsAndWrites) -> Operation[int]:
+        """The operation that writes it. Shown at once, and taken back where the store refuses."""
         before = self._views.get(view.id)
         self.keep(view)
         operation = Operation(
@@ -132,7 +132,7 @@ class Views:
         ).in_store()
         return operation.on_error(lambda error: self._back(view.id, before, error))
 
-    def delete(self, view: SavedView, store: Store, operations: Operations) -> Operation[bool]:
+    def delete(self, view: SavedView, store: ReadsAndWrites) -> Operation[bool]:
         self._views.pop(view.id, None)
         self._tell()
         operation = Operation(
@@ -147,8 +147,3 @@ class Views:
             self._views[identity] = before
         self._tell()
         raise error  # to whoever hears of unhandled errors: the notification centre
-
-
-def offered_rules() -> Iterable[FilterRule]:
-    """Ready-made filters that every menu of views begins with."""
-    return DEVICE_RULES

@@ -211,6 +211,11 @@ class TimeChart(QWidget):
         self._settle()
 
     @property
+    def lines(self) -> tuple[str, ...]:
+        """Keys of its lines."""
+        return tuple(self._drawn)
+
+    @property
     def is_empty(self) -> bool:
         return not any(np.isfinite(drawn.mean).any() for drawn in self._drawn.values())
 
