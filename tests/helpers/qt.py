@@ -5,15 +5,20 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import random
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fleetui.common.basedir import BaseDir
 from fleetui.common.domain.clock import ManualClock
 from fleetui.store import events, feed, ingest, status
 from fleetui.store.records import (
@@ -141,6 +146,18 @@ def read_all(store: Store) -> Changes:
         return feed.read(connection, 0, limit=100_000)
 
 
+@cache
+def _filled(devices: int, seed: int, now: float) -> Path:
+    """A store's file with such a fleet, made once in a session and copied for each test."""
+    folder = Path(tempfile.mkdtemp(prefix="fleetui-test-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    file = folder / "fleetui.db"
+    with Store.open(f"sqlite:///{file}", clock=ManualClock(now)) as store:
+        if devices:
+            make_fleet(store, devices, seed=seed, now=now)
+    return file
+
+
 @contextmanager
 def desk_context(
     folder: Path, qapp: object, *, devices: int = 60, seed: int = 1, theme: str = "light", now: float = NOW
@@ -151,14 +168,14 @@ def desk_context(
     from fleetui.desk.app.notices import NoticeCentre
     from fleetui.desk.app.operations import Operations
     from fleetui.desk.app.settings import Settings
+    from fleetui.desk.app.wishes import WishDesk
     from fleetui.desk.ui.bridge import Bridge
     from fleetui.desk.ui.context import DeskContext
     from fleetui.desk.ui.theme import Theme
 
     clock = ManualClock(now)
+    shutil.copyfile(_filled(devices, seed, now), folder / "fleetui.db")
     store = Store.open(f"sqlite:///{folder / 'fleetui.db'}", clock=clock)
-    if devices:
-        make_fleet(store, devices, seed=seed, now=now)
     settings = Settings.load(folder / "settings.json")
     bridge = Bridge()
     failures: list[Exception] = []
@@ -173,7 +190,7 @@ def desk_context(
         store=store,
         clock=clock,
         notices=NoticeCentre(clock, settings),
-        wishes=None,  # type: ignore[arg-type]  # nobody wishes anything in these tests
+        wishes=WishDesk(BaseDir.at(folder), store, clock, operations),
         instance=None,
         theme=look,
     )

@@ -1,7 +1,9 @@
 """The only place where other threads hand things to Qt.
 
 ``Bridge.post`` is what executors, the feed and the supervisor are given: it may be called from any thread and
-runs a function on the main one, in the order of the calls. Receivers are slots of a QObject and connections are
+runs a function on the main one, in the order of the calls. What changes are shown, how often and how much at a
+time is decided in ``app/feed.py`` and ``app/slot.py`` (newest wins, at most four times a second, slower where
+drawing takes long); here they only cross. Receivers are slots of a QObject and connections are
 queued, because a signal of a foreign thread into a bare function may crash the process.
 """
 
@@ -12,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from PySide6.QtCore import QObject, Qt, Signal, Slot
+from PySide6.QtCore import QObject, Qt, QTimer, Signal, Slot
 
 Task = Callable[[], object]
 
@@ -51,6 +53,11 @@ class Bridge(QObject):
                 task()
             except Exception:  # noqa: BLE001 - one task's bug must not cost the others; it goes where all bugs go
                 sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+
+    def next_turn(self, task: Task) -> None:
+        """On the main thread: runs ``task`` after everything that waits has had its turn, painting included."""
+        if not self._closed:
+            QTimer.singleShot(0, self, lambda: self._closed or task())
 
     def close(self) -> None:
         with self._lock:

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 from PySide6.QtCore import QObject, Signal
 from PySide6.QtWidgets import QWidget
 
-from fleetui.desk.app.columns import Applied
-
 if TYPE_CHECKING:
     from fleetui.common.domain.clock import Clock
     from fleetui.desk.app.columns import DeviceTable
@@ -26,8 +24,11 @@ if TYPE_CHECKING:
     from fleetui.desk.app.settings import Settings
     from fleetui.desk.app.wishes import WishDesk
     from fleetui.desk.ui.theme import Theme
-    from fleetui.store.records import Changes, SavedView, StationStatus
+    from fleetui.store.records import Changes, EventRow, SavedView, StationStatus
     from fleetui.store.store import Store
+
+
+EVENTS_KEPT = 300
 
 
 class DeskContext(QObject):
@@ -42,7 +43,7 @@ class DeskContext(QObject):
     ``hinted(str)``
         A short word for the status bar that goes by itself ("Copied"). Use :meth:`hint`.
 
-    ``applied`` is what the last delivery changed in the table: rows added, removed, and per column changed.
+    ``events`` are the newest that the feed brought, newest first.
     ``caught_up`` says whether everything that is in the store is shown: before, an empty table means nothing.
     """
 
@@ -78,16 +79,18 @@ class DeskContext(QObject):
         self.instance = instance
         self.theme = theme
         self.caught_up = False
-        self.applied = Applied()
         self.views: dict[str, SavedView] = {}
         self.stations: dict[str, StationStatus] = {}
+        self.events: list[EventRow] = []
 
     def take(self, changes: Changes) -> None:
         """One delivery of the feed: the table is brought up to date, then everybody is told. Main thread."""
-        self.applied = self.table.apply(changes)
+        self.table.apply(changes)
         for identity in changes.views_removed:
             self.views.pop(identity, None)
         self.views.update((view.id, view) for view in changes.views)
+        if changes.events:
+            self.events = sorted([*changes.events, *self.events], key=lambda e: (-e.at, -e.id))[:EVENTS_KEPT]
         self.stations.update((status.station, status) for status in changes.stations)
         self.changed.emit(changes)
 

@@ -119,9 +119,11 @@ class NoticeRow(QFrame):
         word = self.tr("over") if over else look.word
         self._age = label("", "caption", "muted")
         count = label(f"× {notice.count:,}", "caption", "muted")
-        count.setVisible(notice.count > 1)
+        if notice.count <= 1:
+            count.hide()
         unread = label(self.tr("new"), "caption", "accent")
-        unread.setVisible(not notice.read)
+        if notice.read:
+            unread.hide()
         dismiss = IconButton(theme, "close", self.tr("Dismiss: {0}").format(notice.sentence), size=12)
         dismiss.setToolTip(self.tr("Dismiss"))
         dismiss.clicked.connect(self._dismiss)
@@ -130,19 +132,19 @@ class NoticeRow(QFrame):
             text.setProperty("type", "strong")
         head = row(label(word, "caption", role), count, self._age, unread, 1, dismiss, space=8)
         lines = column(head, text, space=3)
-        if notice.fix:
+        if notice.fix and not over:
             lines.addWidget(label(notice.fix + ".", "small", "muted", wrap=True))
         if notice.actions:
-            buttons = row(space=4)
+            buttons = row(space=12)
             for action in notice.actions:
                 button = Button(theme, _tr(action.label), "link", name=f"{_tr(action.label)}: {notice.sentence}")
                 button.clicked.connect(lambda _=False, a=action: act(notice, a))
                 buttons.addWidget(button)
             buttons.addStretch(1)
-            buttons.setContentsMargins(-5, 2, 0, 0)
+            buttons.setContentsMargins(0, 2, 0, 0)
             lines.addLayout(buttons)
         icon = IconLabel(theme, "check" if over else look.icon, role, 18)
-        layout = row(column(icon, 1), lines, space=12, margins=(20, 12, 12, 14))
+        layout = row(column(icon, 1, margins=(0, 4, 0, 0)), lines, space=12, margins=(20, 10, 16, 14))
         layout.setStretch(1, 1)
         self.setLayout(layout)
         self.refresh_age()
@@ -339,8 +341,8 @@ class Toast(QFrame):
         close.clicked.connect(self.close)
         texts = column(label(look.word, "caption", look.role), self._short, self._long, self._fix, space=2)
         if notice.actions:
-            buttons = row(space=4)
-            buttons.setContentsMargins(-5, 2, 0, 0)
+            buttons = row(space=12)
+            buttons.setContentsMargins(0, 2, 0, 0)
             for action in notice.actions:
                 button = Button(theme, _tr(action.label), "link", name=f"{_tr(action.label)}: {notice.sentence}")
                 button.clicked.connect(lambda _=False, a=action: self._act(a))
@@ -554,12 +556,20 @@ class Notifications(QObject):
 
     def __init__(self, window: QWidget, context: DeskContext, quit_: Callable[[], None]) -> None:
         super().__init__(window)
-        self._window = window
+        self._window, self._context = window, context
         self.quiet = DoNotDisturb(context, self)
         self.drawer = NoticeDrawer(window, context, self.quiet)
         self.toasts = ToastStack(window, context)
         self.tray = Tray(window, context, quit_)
         context.notices.on_new(self._new)
+        context.notices.on_changed(self._settled)
+
+    def _settled(self) -> None:
+        """What is over, read or gone need not stand in the corner any more."""
+        for toast in self.toasts.toasts:
+            notice = self._context.notices.get(toast.notice.key)
+            if notice is None or notice.over or notice.read:
+                toast.close()
 
     def _new(self, notice: Notice) -> None:
         if self.quiet.on or self.drawer.is_open:

@@ -315,7 +315,10 @@ class ShortcutSheet(Overlay):
         )
 
     def place(self, room: QRect) -> QRect:
-        width, height = min(880, room.width() - 48), min(620, room.height() - 64)
+        width = min(880, room.width() - 48)
+        body = self._area.widget()
+        wanted = (body.sizeHint().height() if body else 300) + 150
+        height = min(wanted, room.height() - 64)
         return QRect((room.width() - width) // 2, (room.height() - height) // 2, width, height)
 
     def first_focus(self) -> QWidget:

@@ -61,6 +61,7 @@ class Theme(QObject):
         self._series: list[QColor] = []
         self._files = QTemporaryDir()
         self._looks: dict[str, Look] = {}
+        self._fonts: dict[str, QFont] = {}
         self.dark = False
         _load_fonts()
         app.setStyle("Fusion")
@@ -133,6 +134,10 @@ class Theme(QObject):
         """The colour of the n-th line of a chart; told apart with every kind of colour sight."""
         return QColor(self._series[index % len(self._series)])
 
+    def paint(self, name: str) -> QColor:
+        """A role, or ``series:N``: what charts name their colours by."""
+        return self.series(int(name[7:])) if name.startswith("series:") else self.color(name)
+
     def look(self, status: str) -> Look:
         """Icon, colour role and word of a status."""
         if not self._looks:
@@ -156,6 +161,12 @@ class Theme(QObject):
             "error": Look("error", "bad", self.tr("error")),
             "critical": Look("error", "bad", self.tr("critical")),
             "connected": Look("online", "ok", self.tr("connected")),
+            "waiting": Look("late", "warn", self.tr("reconnecting")),
+            "refused": Look("error", "bad", self.tr("refused")),
+            "idle": Look("minus", "idle", self.tr("idle")),
+            "reading": Look("busy", "info", self.tr("reading")),
+            "silent": Look("late", "bad", self.tr("silent")),
+            "backing off": Look("busy", "warn", self.tr("restarting")),
             "connecting": Look("busy", "warn", self.tr("connecting")),
             "disconnected": Look("offline", "bad", self.tr("disconnected")),
             "running": Look("online", "ok", self.tr("running")),
@@ -194,6 +205,12 @@ class Theme(QObject):
 
     def font(self, style: str = "body") -> QFont:
         """A font of the one type scale; digits have one width throughout, so numbers align."""
+        found = self._fonts.get(style)
+        if found is None:
+            found = self._fonts[style] = self._make_font(style)
+        return QFont(found)
+
+    def _make_font(self, style: str) -> QFont:
         token = self._tokens["type"][style]
         if style == "mono":
             font = QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont)

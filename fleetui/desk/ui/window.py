@@ -9,15 +9,18 @@ from __future__ import annotations
 import base64
 import binascii
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from PySide6.QtCore import QByteArray, QEvent, QSize, Qt, QTimer, Signal, Slot
 from PySide6.QtGui import QCloseEvent, QFontMetrics, QKeySequence, QPainter, QPaintEvent, QShortcut
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QMainWindow, QPushButton, QStackedWidget, QVBoxLayout, QWidget
 
+from fleetui.common.domain.filters import parse
 from fleetui.desk.app.commands import Command, Hit, match
+from fleetui.desk.app.order import passing
 from fleetui.desk.app.text import QT_TRANSLATE_NOOP
 from fleetui.desk.ui.context import DeskContext, Page
 from fleetui.desk.ui.notifications import Notifications
@@ -58,6 +61,8 @@ PAGES: tuple[PageSpec, ...] = (
 GO = QT_TRANSLATE_NOOP("Commands", "Go to")
 VIEW = QT_TRANSLATE_NOOP("Commands", "View")
 APP = QT_TRANSLATE_NOOP("Commands", "FleetUI")
+SAVED_VIEW = QT_TRANSLATE_NOOP("Commands", "Saved view")
+VIEW_WORD = "view"
 
 COMMANDS: tuple[Command, ...] = (
     Command(
@@ -188,6 +193,7 @@ class MainWindow(QMainWindow):
         self._seconds.setInterval(1000)
         self._seconds.timeout.connect(context.ticked)
         context.ticked.connect(self.footer.tick)
+        context.hinted.connect(self.footer.hint)
         self._recall()
 
     # ------------------------------------------------------------ building
@@ -266,7 +272,7 @@ class MainWindow(QMainWindow):
             **{f"app.page.{spec.id}": self._page_goer(spec.id) for spec in pages},
         }
         self._undo = [registry.bind(name, function) for name, function in bind.items()]
-        self._undo.append(registry.add_source(_Pages(self.context)))
+        self._undo.append(registry.add_source(_Found(self.context)))
         for command in registry:
             if command.id.startswith("app.") and command.shortcut:
                 self._shortcut(command, self, Qt.ShortcutContext.WindowShortcut)
@@ -448,27 +454,42 @@ class MainWindow(QMainWindow):
         self.closing.emit()
 
 
-class _Pages:
+class _Found:
     """Devices and saved views in the palette; pages are commands already."""
+
+    LOOKED_AT = 400
 
     def __init__(self, context: DeskContext) -> None:
         self._context = context
 
     def search(self, text: str, limit: int) -> list[Hit]:
-        context, table = self._context, self._context.table
-        hits: list[Hit] = []
-        for row in range(table.size):
-            if not table.alive[row]:
-                continue
-            device, name = table.device(row), table.text("name", row)
-            title = name or device
-            found = match(text, title, (device, table.text("site", row)))
-            if found is not None:
-                hits.append(
-                    Hit(
-                        found[0] - 4, f"device:{device}", title, table.text("site", row), found[1],
-                        run=lambda device=device: context.navigate("devices", device=device),
-                    )
-                )  # fmt: skip
+        hits = [*self._views(text), *self._devices(text)]
         hits.sort(key=lambda hit: -hit.score)
         return hits[:limit]
+
+    def _views(self, text: str) -> Iterator[Hit]:
+        context = self._context
+        for view in context.views.values():
+            found = match(text, view.name, (VIEW_WORD,))
+            if found is not None:
+                yield Hit(
+                    found[0], f"view:{view.id}", view.name, translate(SAVED_VIEW), found[1],
+                    run=lambda view=view: context.navigate(view.page, view=view.id),
+                )  # fmt: skip
+
+    def _devices(self, text: str) -> Iterator[Hit]:
+        """By the filter language's search for bare words, which looks at columns, not at devices one by one."""
+        context, table = self._context, self._context.table
+        words = text.replace('"', " ").replace("\\", " ").split()
+        if not words:
+            return
+        wanted = parse(" ".join(f'"{word}"' for word in words))
+        for row in np.flatnonzero(passing(table, wanted, context.clock.now()))[: self.LOOKED_AT].tolist():
+            device, site = table.device(row), table.text("site", row)
+            title = table.text("name", row) or device
+            found = match(text, title, (device, site))
+            if found is not None:
+                yield Hit(
+                    found[0] - 4, f"device:{device}", title, f"{device}, {site}" if site else device, found[1],
+                    run=lambda device=device: context.navigate("devices", device=device),
+                )  # fmt: skip

@@ -27,7 +27,7 @@ from fleetui.desk.ui.widgets.empty import EmptyState
 from fleetui.desk.ui.widgets.figures import Cell, Figures, FiguresTable, Line
 from fleetui.desk.ui.widgets.timechart import Layer, TimeChart
 from fleetui.store import series
-from fleetui.store.records import Changes, EventRow, Series
+from fleetui.store.records import Changes, Series
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,8 +46,7 @@ METRICS = (
     "latency_p99",
 )
 POINTS = 360
-EVENTS_KEPT = 200
-EVENTS_SHOWN = 9
+EVENTS_SHOWN = 16
 LINES_SHOWN = 8
 LEVELS = {0: "debug", 1: "info", 2: "warning", 3: "error", 4: "critical"}
 
@@ -67,7 +66,6 @@ class OverviewPage(Page):
         self._span = str(context.settings.recall("overview.span", "1h"))
         if self._span not in SPANS:
             self._span = "1h"
-        self._events: list[EventRow] = []
         self._cards: dict[str, FilterCard] = {}
         self._stack = QStackedWidget()
         self._waiting = EmptyState(context.theme, "busy", self.tr("Reading the store"))
@@ -116,8 +114,8 @@ class OverviewPage(Page):
         grid.setColumnStretch(1, 1)
         grid.addWidget(self._make_health(), 0, 0)
         grid.addWidget(self._make_activity(), 0, 1)
-        left = column(self._make_attention(), self._make_versions(), 1, space=16)
-        right = column(self._make_events(), self._make_sites(), 1, space=16)
+        left = column(self._make_attention(), self._make_versions(), self._make_sites(), 1, space=16)
+        right = column(self._make_events(), 1, space=16)
         grid.addLayout(left, 1, 0)
         grid.addLayout(right, 1, 1)
         self._card_row = row(space=12)
@@ -181,17 +179,27 @@ class OverviewPage(Page):
         self.activity: dict[str, TimeChart] = {}
         self._figures: dict[str, QLabel] = {}
         rows = (
-            ("rows_per_s", self.tr("Inferences"), ages.rate),
-            ("messages_per_s", self.tr("Messages"), ages.rate),
-            ("latency", self.tr("Latency p50, p99"), ages.milliseconds),
-        )
+            ("rows_per_s", self.tr("Inferences"), ages.rate, (("rows_per_s", "series:0"),)),
+            ("messages_per_s", self.tr("Messages"), ages.rate, (("messages_per_s", "series:2"),)),
+            (
+                "latency", self.tr("Latency"), ages.milliseconds,
+                (("latency_p50", "series:0"), ("latency_p99", "series:3")),
+            ),
+        )  # fmt: skip
         inside = column(space=2)
-        for at, (key, title, show) in enumerate(rows):
+        for at, (key, title, show, lines) in enumerate(rows):
             chart = TimeChart(theme, title, show=show, times=at == len(rows) - 1)
             chart.setFixedHeight(58 if at < len(rows) - 1 else 74)
             self.activity[key] = chart
-            self._figures[key] = label("", "strong")
-            inside.addLayout(row(label(title, "small", "muted"), 1, self._figures[key], space=8))
+            head = row(label(title, "small", "muted"), 1, space=6)
+            for name, color in lines:
+                self._figures[name] = label("", "strong")
+                if len(lines) > 1:
+                    head.addSpacing(8)
+                    head.addWidget(_Dot(self.context, color))
+                    head.addWidget(label(name.removeprefix("latency_"), "small", "muted"))
+                head.addWidget(self._figures[name])
+            inside.addLayout(head)
             inside.addWidget(chart, 1)
         charts = (*self.activity.values(), self.health)
         for one in charts:
@@ -294,8 +302,6 @@ class OverviewPage(Page):
 
     @Slot(object)
     def _changed(self, changes: Changes) -> None:
-        if changes.events:
-            self._events = sorted([*changes.events, *self._events], key=lambda e: (-e.at, -e.id))[:EVENTS_KEPT]
         self._stale = True
         # While the first pages of a large fleet arrive, the figures would only run up and cost time.
         if self._entered and not changes.more:
@@ -383,7 +389,7 @@ class OverviewPage(Page):
         now = self.context.clock.now()
         theme, table = self.context.theme, self.context.table
         lines = []
-        for event in self._events[:EVENTS_SHOWN]:
+        for event in self.context.events[:EVENTS_SHOWN]:
             look = theme.look(LEVELS.get(event.level, "info"))
             name = table.text("name", table.row_of(event.device)) if event.device in table else ""
             who = name or event.device
@@ -453,7 +459,8 @@ class OverviewPage(Page):
             start,
             end,
         )
-        self._figures["latency"].setText(f"{ages.milliseconds(_last(p50))}   {ages.milliseconds(_last(p99))}")
+        self._figures["latency_p50"].setText(ages.milliseconds(_last(p50)))
+        self._figures["latency_p99"].setText(ages.milliseconds(_last(p99)))
         total = sum(stacked.values()) if at.size else np.zeros(0)
         trends = {"all": total, **stacked, "errors": found["errors_per_s"].mean}
         for name, values in trends.items():
@@ -483,7 +490,7 @@ class _Dot(QLabel):
         painter = QPainter(pixmap)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setPen(Qt.PenStyle.NoPen)
-        painter.setBrush(self._theme.color(self._role))
+        painter.setBrush(self._theme.paint(self._role))
         painter.drawRoundedRect(1, 1, 8, 8, 2, 2)
         painter.end()
         self.setPixmap(pixmap)

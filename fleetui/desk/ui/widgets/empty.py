@@ -27,7 +27,8 @@ class EmptyState(QWidget):
         self._text.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self._text.setMaximumWidth(self.WIDTH)
         self._text.setMinimumWidth(240)
-        self._text.setVisible(bool(text))
+        if not text:
+            self._text.hide()
         inside: QVBoxLayout = column(
             row(1, IconLabel(theme, icon, "faint", 36), 1), self._title, row(1, self._text, 1), space=8
         )

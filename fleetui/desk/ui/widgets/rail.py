@@ -127,7 +127,6 @@ class Rail(QWidget):
             part.setSpacing(2)
         self._mark = _Mark(theme, title)
         self._fold = IconButton(theme, "sidebar", self.tr("Make the navigation narrow"), size=18)
-        self._fold.setShortcut("Ctrl+B")
         self._fold.setToolTip(self.tr("Narrow or wide navigation") + " (Ctrl+B)")
         self._fold.clicked.connect(self._toggle)
         layout = QVBoxLayout(self)

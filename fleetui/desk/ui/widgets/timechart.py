@@ -181,17 +181,12 @@ class TimeChart(QWidget):
                 continue
             painter.drawText(box, Qt.AlignmentFlag.AlignCenter, text)
 
-    def _color(self, layer: Layer) -> QColor:
-        if layer.color.startswith("series:"):
-            return self._theme.series(int(layer.color[7:]))
-        return self._theme.color(layer.color)
-
     def _areas(self, painter: QPainter, plot: QRectF, top: float) -> None:
         totals = _stack(self._layers)
         at = self._layers[0].at
         below = np.zeros_like(at)
         for at_layer, (layer, total) in enumerate(zip(self._layers, totals, strict=True)):
-            color = self._color(layer)
+            color = self._theme.paint(layer.color)
             for part in pieces(at, total):
                 xs = self._x(plot, at[part])
                 upper = plot.bottom() - total[part] / top * plot.height()
@@ -213,7 +208,7 @@ class TimeChart(QWidget):
 
     def _lines(self, painter: QPainter, plot: QRectF, top: float) -> None:
         for layer in self._layers:
-            pen = QPen(self._color(layer), 1.6)
+            pen = QPen(self._theme.paint(layer.color), 1.6)
             if layer.dashed:
                 pen.setDashPattern([4, 3])
             painter.setPen(pen)
@@ -241,9 +236,9 @@ class TimeChart(QWidget):
                 shown = value + base if self._stacked else value
                 base = shown if self._stacked else 0.0
                 painter.setPen(QPen(theme.color("surface"), 2))
-                painter.setBrush(self._color(layer))
+                painter.setBrush(self._theme.paint(layer.color))
                 painter.drawEllipse(QPointF(x, plot.bottom() - shown / top * plot.height()), 4, 4)
-            lines.append((self._color(layer), layer.name, self._show(value)))
+            lines.append((self._theme.paint(layer.color), layer.name, self._show(value)))
         moment = datetime.fromtimestamp(self._point, UTC).astimezone()
         self._box(painter, plot, x, f"{moment:%a %d %b %H:%M:%S}" if self._times else "", lines)
 
