@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from fleetui.common.domain.errors import StoreError
 
@@ -79,14 +79,18 @@ def _sqlite(url: URL, *, writes: bool) -> Engine:
 
     def connected(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # transactions are begun below, not by the driver's guess
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA synchronous=FULL")
-        cursor.execute("PRAGMA temp_store=MEMORY")
-        cursor.execute(f"PRAGMA cache_size={-65_536 if writes else -16_384}")
-        cursor.execute("PRAGMA journal_size_limit=67108864")
-        if not writes:
-            cursor.execute("PRAGMA query_only=ON")
-        cursor.close()
+        try:
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA synchronous=FULL")
+            cursor.execute("PRAGMA temp_store=MEMORY")
+            cursor.execute(f"PRAGMA cache_size={-65_536 if writes else -16_384}")
+            cursor.execute("PRAGMA journal_size_limit=67108864")
+            if not writes:
+                cursor.execute("PRAGMA query_only=ON")
+            cursor.close()
+        except sqlite3.Error:
+            connection.close()
+            raise
 
     def begun(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
@@ -125,3 +129,24 @@ def _postgres(url: URL, *, writes: bool) -> Engine:
             "A store in PostgreSQL needs psycopg, which is not installed", "Install fleetui[postgres]"
         ) from None
     return engine if writes else engine.execution_options(postgresql_readonly=True)
+
+
+def set_up_file(engine: Engine) -> None:
+    """Of SQLite: write-ahead logging, and shrinking by and by. Both stand in the file and are set up once."""
+    raw = None
+    try:
+        raw = engine.raw_connection()
+        cursor = raw.cursor()
+        mode = cursor.execute("PRAGMA journal_mode").fetchone()[0]
+        if mode != "wal":
+            cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")  # only takes hold in an empty file
+            mode = cursor.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        cursor.close()
+    except sqlite3.Error as error:
+        # Raised by the driver itself, so it has to be dressed for faults.translate().
+        raise DBAPIError(None, None, error) from None
+    finally:
+        if raw is not None:
+            raw.close()
+    if mode != "wal":
+        raise StoreError("The store's folder does not allow SQLite's write-ahead log", "Put it on a local disk")

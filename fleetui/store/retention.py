@@ -156,13 +156,15 @@ def _sweep(connection: Connection, level: _Level, wanted: float) -> tuple[int, b
 def _next_floor(connection: Connection, level: _Level, floor: float, wanted: float) -> float:
     """How far the floor may move now: not past what is not rolled up, and not far at once."""
     marks = progress.read(connection)
-    if level.name != "hour":
-        wanted = min(wanted, math.floor(marks.rolled / HOUR) * HOUR)
+    wanted = min(wanted, math.floor(marks.rolled / HOUR) * HOUR)
+    # The finer goes first: whatever may still be made again has all that it is made from.
     if level.name == "raw":
         late = connection.execute(select(func.min(late_hour.c.hour))).scalar_one()
         wanted = wanted if late is None else min(wanted, late)
-    if level.name == "minute":
-        wanted = min(wanted, marks.raw_floor)  # whatever may still be made again has its minutes
+    elif level.name == "minute":
+        wanted = min(wanted, marks.raw_floor)
+    else:
+        wanted = min(wanted, marks.minute_floor)
     if wanted <= floor:
         return floor
     oldest = _oldest(connection, level)
@@ -207,8 +209,8 @@ def _shrink(connection: Connection) -> None:
     pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
     free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
     if free > _PAGES and free > pages * _FREE:
-        # One step gives back one page, so it has to be fetched to its end, which has no columns.
+        # Asked for many at once, Python's driver stops after the first page.
         cursor = connection.connection.cursor()
-        cursor.execute(f"PRAGMA incremental_vacuum({_PAGES})")
-        cursor.fetchall()
+        for _ in range(_PAGES):
+            cursor.execute("PRAGMA incremental_vacuum(1)")
         cursor.close()

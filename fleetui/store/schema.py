@@ -51,7 +51,7 @@ def prepare(
         if before == migrations.head:
             return before
         if engine.dialect.name == "postgresql":
-            _check_encoding(connection, url)
+            check_encoding(connection, url)
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY})
             before = current(connection)  # another program may have been faster
             if before == migrations.head:
@@ -122,7 +122,7 @@ def _refuse_strangers(connection: Connection, url: URL) -> None:
         )
 
 
-def _check_encoding(connection: Connection, url: URL) -> None:
+def check_encoding(connection: Connection, url: URL) -> None:
     encoding = connection.execute(text("SHOW server_encoding")).scalar_one()
     if encoding != "UTF8":
         raise StoreError(

@@ -12,7 +12,6 @@ Reading happens on any thread, in snapshots that never wait for writers. Writing
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -62,7 +61,7 @@ class Store:
         words.forget_on_rollback(writing)
         try:
             if file is not None:
-                _set_up_file(writing)
+                engines.set_up_file(writing)
                 if check:
                     integrity.at_start(writing, file)
             schema.prepare(writing, parsed, create=create)
@@ -124,22 +123,3 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _set_up_file(engine: Engine) -> None:
-    """Write-ahead logging and shrinking by and by: both stand in the file, and cost nothing when they are there."""
-    raw = engine.raw_connection()
-    try:
-        cursor = raw.cursor()
-        mode = cursor.execute("PRAGMA journal_mode").fetchone()[0]
-        if mode != "wal":
-            cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")  # only takes hold in an empty file
-            mode = cursor.execute("PRAGMA journal_mode=WAL").fetchone()[0]
-        cursor.close()
-    except sqlite3.Error as error:
-        # Raised by the driver itself, so it has to be dressed for translate().
-        raise DBAPIError(None, None, error) from None
-    finally:
-        raw.close()
-    if mode != "wal":
-        raise StoreError("The store's folder does not allow SQLite's write-ahead log", "Put it on a local disk")

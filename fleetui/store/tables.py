@@ -66,6 +66,7 @@ change_head = Table(
     Column("seq", BigInteger, nullable=False),  # the last change number given
     Column("devices", BigInteger, nullable=False),  # the last device number given
     Column("words", BigInteger, nullable=False),  # the last word number given
+    Column("restored", BigInteger, nullable=False),  # how often a backup was put in place of what was here
 )
 
 tombstone = Table(

@@ -1,7 +1,7 @@
 """Words that stand in large tables by number: handles, variants, baselines, versions.
 
-Words are never deleted, so a number once seen committed stays true; connections remember those. A rollback
-forgets what the connection remembered, because a word entered in that transaction is gone with it.
+Words are never deleted, so a number once seen stays true, and connections remember those: until a rollback, which
+takes the words with it that were entered in that transaction, or until a backup is put in place of everything.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from sqlalchemy import Connection, Engine, event, select
 
 from fleetui.store import coding, sequence
 from fleetui.store.compiled import insert
-from fleetui.store.tables import word
+from fleetui.store.tables import change_head, word
 
 _INSERT = insert(word, ("number", "word"))
+_RESTORED = select(change_head.c.restored)
 _KEY = "fleetui.words"
 _MOST = 50_000  # then start again; a fleet has hundreds
 
@@ -33,7 +34,10 @@ def forget_on_rollback(engine: Engine) -> None:
 
 def numbers(connection: Connection, words: Iterable[str]) -> dict[str, int]:
     """The number of each of them; new ones are entered."""
-    known: dict[str, int] = connection.info.setdefault(_KEY, {})
+    restored: int = connection.execute(_RESTORED).scalar_one()
+    if connection.info.get(_KEY, (None,))[0] != restored:
+        connection.info[_KEY] = (restored, {})
+    known: dict[str, int] = connection.info[_KEY][1]
     wanted = set(words)
     missing = wanted - known.keys()
     if missing:

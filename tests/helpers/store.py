@@ -23,9 +23,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy import Connection
 
 from fleetui.common.domain.clock import ManualClock
 from fleetui.store.store import Store
+from fleetui.store.tables import METADATA, change_head
 from tests.helpers.guards import SESSION_PIDS
 from tests.helpers.wait import wait_until
 
@@ -249,6 +251,21 @@ def empty_url(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> Iter
     url = f"sqlite:///{tmp_path / 'empty.db'}" if kind == "sqlite" else postgres_of(request.config).create()
     with dropped(request.config, url):
         yield url
+
+
+def emptied(store: Store) -> Store:
+    """The same store as if new: what a property test begins each example with."""
+
+    def empty(connection: Connection) -> None:
+        for table in METADATA.sorted_tables:
+            if table is not change_head:
+                connection.execute(table.delete())
+        connection.execute(
+            change_head.update().values(seq=0, devices=0, words=0, restored=change_head.c.restored + 1)
+        )
+
+    store.write(empty)
+    return store
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleetui.common.domain.clock import ManualClock
 from fleetui.store import devices, events, feed, ingest, status, views, wishes
 from fleetui.store.records import (
     Batch,
@@ -21,7 +20,7 @@ from fleetui.store.records import (
     WishState,
 )
 from fleetui.store.store import Store
-from tests.helpers.store import BOTH, dropped, fresh_url
+from tests.helpers.store import emptied
 from tests.helpers.wait import wait_until
 from tests.store import processes
 
@@ -164,26 +163,19 @@ CHANGE = st.one_of(
 )
 
 
-@pytest.mark.parametrize("kind", BOTH)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(CHANGE, max_size=25))
-def test_any_history_read_in_any_steps_ends_as_it_is(
-    kind: str,
-    changes: list[tuple[str, object]],
-    pytestconfig: pytest.Config,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    url = fresh_url(pytestconfig, kind, tmp_path_factory.mktemp("feed"))
+def test_any_history_read_in_any_steps_ends_as_it_is(store: Store, changes: list[tuple[str, object]]) -> None:
+    emptied(store)
     reader = Reader()
-    with dropped(pytestconfig, url), Store.open(url, clock=ManualClock()) as store:
-        for word, value in changes:
-            if word == "read":
-                reader.follow(store, limit=value)
-                continue
-            _apply(store, word, value)
-        while reader.follow(store, limit=3).more:
-            pass
-        reader.check(store)
+    for word, value in changes:
+        if word == "read":
+            reader.follow(store, limit=value)
+            continue
+        _apply(store, word, value)
+    while reader.follow(store, limit=3).more:
+        pass
+    reader.check(store)
 
 
 def _apply(store: Store, word: str, value: object) -> None:

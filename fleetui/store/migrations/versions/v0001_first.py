@@ -76,8 +76,8 @@ def series(name: str, metrics: tuple[str, ...], *, of_device: bool, rolled: bool
 
 
 def upgrade() -> None:
-    create("change_head", [column("id", key())], *counts("seq", "devices", "words"))
-    op.execute("INSERT INTO change_head (id, seq, devices, words) VALUES (1, 0, 0, 0)")
+    create("change_head", [column("id", key())], *counts("seq", "devices", "words", "restored"))
+    op.execute("INSERT INTO change_head (id, seq, devices, words, restored) VALUES (1, 0, 0, 0, 0)")
     create("tombstone", texts("kind", "name"), *counts("seq"))
     index("tombstone", "seq")
 
