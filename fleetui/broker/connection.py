@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fleetui.broker import handshake, packets
 from fleetui.broker.admission import PendingWill, admit
@@ -23,6 +23,8 @@ from fleetui.broker.wire import PacketError, Property, Reason, malformed
 if TYPE_CHECKING:
     from fleetui.broker.core import Core
     from fleetui.broker.listeners import Listener
+
+UNREAD_ANSWERS: Final = 1_000
 
 log = logging.getLogger("fleetui.broker")
 
@@ -86,6 +88,8 @@ class Connection(Outlet, asyncio.BufferedProtocol):
         core.counters.bytes_in += nbytes
         if self.closed_at:
             return
+        if self.paused and len(self.out) > UNREAD_ANSWERS:
+            self.block()  # it asks and does not read the answers
         rest = self.rest
         if rest is None:
             if self.blocked:
@@ -112,6 +116,8 @@ class Connection(Outlet, asyncio.BufferedProtocol):
         if self.out and self.dirty:
             return  # bytes of this turn: they wait for the journal
         self.flush()
+        if self.blocked and self.tokens >= 0.0:
+            self.unblock()
 
     # ------------------------------------------------------------ in
 
@@ -121,10 +127,8 @@ class Connection(Outlet, asyncio.BufferedProtocol):
             self._parse(data)
         except PacketError as error:
             self._refuse(error)
-        except Exception:
-            log.exception("A packet broke the broker's code; its connection is closed")
-            self.core.counters.bugs += 1
-            self.cut(Reason.UNSPECIFIED)
+        except Exception as error:  # noqa: BLE001 - a bug of ours may end this connection, not the broker
+            self.core.broken(self, error)
 
     def _parse(self, data: bytes) -> None:
         at = 0
@@ -195,6 +199,9 @@ class Connection(Outlet, asyncio.BufferedProtocol):
         if not kind or first & 15 != packets.FLAGS[kind]:
             raise malformed("reserved bits of a first byte")
         version = V5 if self.v5 else V3
+        self.tokens -= 1.0
+        if self.tokens < 0.0:
+            self._throttle()
         if kind == Kind.PINGREQ:
             if start != stop:
                 raise malformed("PINGREQ with a body")

@@ -99,7 +99,10 @@ class Core:
         self._scheduled = False
         dirty, self._dirty = self._dirty, []
         for connection in dirty:
-            connection.flush()
+            try:
+                connection.flush()
+            except Exception as error:  # noqa: BLE001 - a bug of ours may end this connection, not the broker
+                self.broken(connection, error)
 
     def commit(self) -> bool:
         """Write the journal. False while it cannot be written."""
@@ -122,7 +125,15 @@ class Core:
                 self.loop.call_soon(connection.unblock)
         return True
 
+    def broken(self, connection: Outlet, error: Exception) -> None:
+        """An error of ours: it ends one connection and no other."""
+        log.error("The broker's own code failed; one connection is closed", exc_info=error)
+        self.counters.bugs += 1
+        if connection.transport is not None:
+            connection.transport.abort()
+
     def block(self, connection: Connection) -> None:
+        """It waits until the journal can be written."""
         self._blocked.add(connection)
         connection.block()
 

@@ -154,6 +154,7 @@ class Outlet:
             if len(head) + len(message.payload) > session.max_packet:
                 core.counters.too_large += 1
                 continue
+            core.counters.messages_out += 1
             self.send(head, message.payload)
         if not unsent:
             self.unsent = None

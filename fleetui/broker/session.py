@@ -116,6 +116,7 @@ class Session:
             if len(head) + len(message.payload) > self.max_packet:
                 core.counters.too_large += 1
                 return True
+            core.counters.messages_out += 1
             connection.send(head, message.payload)
             return True
         weight = 0 if stored else len(message.payload)
@@ -176,6 +177,7 @@ class Session:
         inflight[packet_id] = item
         if qos == 2 and self.journal_id:
             core.state.sent(self, item[4], packet_id)
+        core.counters.messages_out += 1
         connection.send(head, message.payload)
 
     def _finish(self, item: Item) -> None:
@@ -226,6 +228,7 @@ class Session:
             self.core.counters.too_large += 1
             self._finish(item)
             return
+        self.core.counters.messages_out += 1
         connection.send(head, message.payload)
 
     def resume(self) -> None:

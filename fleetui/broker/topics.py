@@ -157,6 +157,11 @@ class Index(Generic[S]):
         self._root: _Node[S] = _Node()
         self._groups: dict[tuple[str, str], Group[S]] = {}
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is left of all that was subscribed."""
+        return self._root.empty and not self._exact and not self._groups
+
     # ------------------------------------------------------------ changing
 
     def add(self, session: S, subscription: Subscription) -> None:
