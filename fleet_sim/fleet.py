@@ -45,6 +45,7 @@ Connector = Callable[[int, LinkConfig], Transport]  # of a device's index in the
 Listener = Callable[[str, dict[str, object]], None]  # what happened, in words and figures
 
 BEFORE_END_S = 0.002  # rows of a window are told this long before it ends
+ROUNDING_S = 1e-3  # a deadline less than this away is here: device time and fleet time do not add up exactly
 MOST_ROWS = 1024  # a device is given in one go
 CELLS = 1 << 16  # rows that are drawn in one go, over all devices
 RESTLESS_S = 1.0  # how often faults that move with time are looked at, in fleet time
@@ -215,8 +216,10 @@ class Fleet:
 
     def _tell(self, what: str, active: Active) -> None:
         if self._on_event is not None:
-            here = int(np.isin(active.devices, self.members).sum())
-            self._on_event(what, {"id": active.ident, "fault": active.kind, "devices": here, "at": self.time.now()})
+            count = len(active.devices)  # in the whole fleet, whichever process they live in
+            self._on_event(
+                what, {"id": active.ident, "fault": active.kind, "devices": count, "at": self.time.now()}
+            )
 
     # ------------------------------------------------------------ turns
 
@@ -225,7 +228,7 @@ class Fleet:
         core = device.core
         if core is None:
             return
-        due = core.next_at - self._clock_error(device.position)
+        due = core.next_at - self._clock_error(device.position) + ROUNDING_S
         if due < self._registered[device.position]:
             self._registered[device.position] = due
             if due < math.inf:
@@ -386,6 +389,7 @@ class Fleet:
         uptime = now - self._booted[positions]
         for k, position in enumerate(positions.tolist()):
             device = self.devices[position]
+            self._registered[position] = -math.inf  # its deadline is looked at once, after all it is told
             answered, failed = int(found.rows[k]), int(found.errors[k])
             if answered or failed:
                 self.totals.rows += answered
@@ -400,6 +404,8 @@ class Fleet:
                 )
                 device.step(counted, float(at[k]))
             device.step(Tick(_vitals(figures, k, float(uptime[k]))), float(device_now[k]))
+            self._registered[position] = math.inf
+            self.changed(device)
 
     def _share(self) -> float:
         """What part of its work a device is given, so that this machine keeps up at any speed."""
