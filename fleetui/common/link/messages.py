@@ -18,7 +18,9 @@ from msgspec import Meta, Struct
 
 SCHEMA = 1
 
-Id = Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+# \Z, because $ would let a line break pass at the end.
+Id = Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")]
+# No control characters either (in a line: none but tab and line break); the codec checks that, it is faster there.
 Word = Annotated[str, Meta(max_length=64)]
 Line = Annotated[str, Meta(max_length=400)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
