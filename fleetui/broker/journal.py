@@ -106,7 +106,7 @@ class Journal:
                         break
                     good += _FRAME.size + length
                     yield records
-            elif magic.startswith(_FAMILY):
+            elif len(magic) == len(MAGIC) and magic.startswith(_FAMILY):
                 raise StoreError(
                     f"{path} was written by a newer version of the broker",
                     "Use that one, or another --base-dir",

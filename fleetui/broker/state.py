@@ -101,11 +101,17 @@ class State:
             session.subscriptions[text] = subscription
             core.index.add(session, subscription)
         queue: deque[Item] = deque()
+        # QoS 1 does not say when it goes out; but what came before something that did was on its way as well.
+        on_its_way = max((number for number, item in kept.items.items() if item.packet_id), default=0)
+        used = {item.packet_id for item in kept.items.values()}
+        free = (packet_id for packet_id in range(1, 65_536) if packet_id not in used)
         for number in sorted(kept.items):
             item = kept.items[number]
             if item.received:
                 session.inflight[item.packet_id] = (None, 2, 0, (), number, None, 0)
                 continue
+            if not item.packet_id and number < on_its_way:
+                item.packet_id = next(free)
             message = messages[item.message]
             weight = len(message.payload)
             message.hold(core.memory)
