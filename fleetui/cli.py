@@ -31,7 +31,7 @@ COMMANDS: dict[str, Command] = {
     "broker": Command("fleetui.broker.cli", "", "run the embedded MQTT broker alone, or export a mosquitto set-up"),
     "station": Command("fleetui.station.cli", "station", "run the control process alone"),
     "store": Command("fleetui.store.cli", "station", "check, back up, restore or upgrade the database"),
-    "devices": Command("fleetui.station.devices_cli", "station", "list devices, show one, ask something of some"),
+    "devices": Command("fleetui.desk.app.cli_devices", "station", "list devices, show one, ask something of some"),
 }
 
 
