@@ -14,8 +14,8 @@ import hashlib
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,7 +30,7 @@ from fleetui.store import engine as engines
 from fleetui.store import faults, schema
 from fleetui.store.compiled import insert
 from fleetui.store.store import Store
-from fleetui.store.tables import METADATA
+from fleetui.store.tables import METADATA, lease
 
 MAGIC = b"FLEETUI-BACKUP 1\n"
 _LENGTH = struct.Struct(">I")
@@ -245,6 +245,7 @@ class _Before:
     restored: int = 0
     devices: frozenset[str] = frozenset()
     views: frozenset[str] = frozenset()
+    terms: Mapping[str, int] = field(default_factory=dict)
 
 
 def _before(connection: Connection, target: URL, now: float, *, force: bool) -> _Before:
@@ -274,6 +275,7 @@ def _before(connection: Connection, target: URL, now: float, *, force: bool) -> 
         connection.execute(text("SELECT restored FROM change_head")).scalar_one() + 1,
         frozenset(connection.execute(text("SELECT device FROM device")).scalars()),
         frozenset(connection.execute(text("SELECT id FROM saved_view")).scalars()),
+        dict(connection.execute(select(lease.c.name, lease.c.term)).all()),
     )
 
 
@@ -300,8 +302,16 @@ def _enter(connection: Connection, table: Table, part: _Rows, seq: int) -> None:
 
 
 def _bury(connection: Connection, before: _Before) -> None:
-    """Tombstones for what readers know and the backup does not; and the head beyond all of it."""
+    """Tombstones for what readers know and the backup does not; and the head beyond all of it.
+
+    Nobody leads in a restored store, and terms go on from the highest that either had.
+    """
     connection.execute(text("UPDATE change_head SET restored = :n"), {"n": before.restored})
+    connection.execute(text("UPDATE lease SET expires = 0"))
+    for name, term in before.terms.items():
+        connection.execute(
+            text("UPDATE lease SET term = :term WHERE name = :name AND term < :term"), {"name": name, "term": term}
+        )
     kinds = (
         ("device", before.devices, "SELECT device FROM device"),
         ("view", before.views, "SELECT id FROM saved_view"),

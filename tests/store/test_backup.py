@@ -23,12 +23,12 @@ Content = dict[str, list[tuple[Any, ...]]]
 
 
 def content(store: Store) -> Content:
-    """Every row of every table, but for how often it was restored; a figure that is not known is None."""
+    """Every row of every table, but for what a restore changes; a figure that is not known is None."""
     found: Content = {}
     with store.read() as connection:
         for table in tables.METADATA.sorted_tables:
             key = list(table.primary_key.columns)
-            columns = [column for column in table.columns if column.name != "restored"]
+            columns = [column for column in table.columns if column.name not in {"restored", "expires"}]
             found[table.name] = [
                 tuple(None if value != value else value for value in row)
                 for row in connection.execute(select(*columns).order_by(*key))
@@ -118,6 +118,10 @@ def test_a_store_that_a_station_works_on_is_not_replaced(store: Store, store_url
         backup.restore(tmp_path / "b", store_url, clock=ManualClock(T0 + 1e6), force=True)
     store.write(lambda c: lease.release(c, "lead", "s2"))
     backup.restore(tmp_path / "b", store_url, clock=ManualClock(T0 + 1e6), force=True)
+    # Nobody leads there now, and the next who does has a term that nobody had before.
+    taken = store.write(lambda c: lease.take(c, "lead", "s3", 15, T0))
+    assert taken is not None
+    assert taken.term == 3
 
 
 def test_a_desk_that_watches_sees_the_restored_state(store: Store, store_url: str, tmp_path: Path) -> None:
