@@ -134,6 +134,9 @@ class TimeChart(QWidget):
         self._plot.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self._plot.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self._plot.setFrameShape(_Plot.Shape.NoFrame)
+        # A cached background is filled with the window's colour, also where it should be seen through.
+        self._plot.setCacheMode(_Plot.CacheModeFlag.CacheNone)
+        self._plot.viewport().setAutoFillBackground(False)
         item = self._plot.getPlotItem()
         item.hideButtons()
         item.setMenuEnabled(False)
@@ -329,7 +332,7 @@ class TimeChart(QWidget):
     @Slot()
     def _dress(self) -> None:
         theme, item = self._theme, self._plot.getPlotItem()
-        self._plot.setBackground(None)
+        self._plot.setBackground(QColor(0, 0, 0, 0))  # no colour: what lies below shines through
         font = theme.font("caption")
         for name in ("bottom", "left"):
             axis = item.getAxis(name)

@@ -98,8 +98,8 @@ class DeviceCellDelegate(QStyledItemDelegate):
             return self._text
         if text == "–":
             return self._faint
-        if name == "errors" and model.figure(row, column) > 0:
-            return self._bad
+        if name == "errors":
+            return self._bad if model.figure(row, column) > 0 else self._faint
         return self._muted if draw in {Draw.TEXT, Draw.AGE} else self._text
 
     def _fitting(self, text: str, width: int) -> str:
@@ -122,7 +122,9 @@ class DeviceCellDelegate(QStyledItemDelegate):
         if look is None:
             known = self._theme.look(status)
             pixmap = self._theme.pixmap(known.icon, known.role, ICON, ratio)
-            look = self._looks[status] = (pixmap, self._theme.color(known.role))
+            # What is well says so quietly: the icon's colour is enough.
+            color = self._muted if known.role == "ok" else self._theme.color(known.role)
+            look = self._looks[status] = (pixmap, color)
         pixmap, color = look
         painter.drawPixmap(rect.x() + PAD, rect.y() + (rect.height() - ICON) // 2, pixmap)
         painter.setPen(color)

@@ -7,9 +7,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PySide6.QtCore import QCoreApplication, QPoint, Qt, Signal, Slot
-from PySide6.QtGui import QKeyEvent
-from PySide6.QtWidgets import QAbstractItemView, QFrame, QListWidget, QListWidgetItem, QWidget
+from PySide6.QtCore import (
+    QAbstractItemModel,
+    QCoreApplication,
+    QEvent,
+    QModelIndex,
+    QPersistentModelIndex,
+    QPoint,
+    QRect,
+    QRectF,
+    QSize,
+    Qt,
+    Signal,
+    Slot,
+)
+from PySide6.QtGui import QKeyEvent, QMouseEvent, QPainter
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QFrame,
+    QListWidget,
+    QListWidgetItem,
+    QStyle,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QWidget,
+)
 
 from fleetui.desk.app.shown import ShownColumn
 from fleetui.desk.ui.theme import Theme
@@ -36,6 +58,68 @@ class _List(QListWidget):
         super().keyPressEvent(event)
 
 
+class _TickDelegate(QStyledItemDelegate):
+    """A box with a tick, and the column's name."""
+
+    ROW, BOX = 28, 16
+
+    def __init__(self, theme: Theme, parent: QWidget) -> None:
+        super().__init__(parent)
+        self._theme = theme
+
+    def sizeHint(self, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex) -> QSize:
+        return QSize(200, self.ROW)
+
+    def paint(
+        self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
+    ) -> None:
+        theme = self._theme
+        rect: QRect = option.rect
+        painter.save()
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        if option.state & (QStyle.StateFlag.State_Selected | QStyle.StateFlag.State_MouseOver):
+            painter.setPen(Qt.PenStyle.NoPen)
+            painter.setBrush(theme.soft("accent", 0.12))
+            painter.drawRoundedRect(rect, 4, 4)
+        ticked = Qt.CheckState(index.data(Qt.ItemDataRole.CheckStateRole)) == Qt.CheckState.Checked
+        box = QRectF(rect.x() + 6, rect.y() + (rect.height() - self.BOX) / 2, self.BOX, self.BOX)
+        painter.setPen(theme.color("accent" if ticked else "control"))
+        painter.setBrush(theme.color("accent" if ticked else "surface"))
+        painter.drawRoundedRect(box.adjusted(0.5, 0.5, -0.5, -0.5), 4, 4)
+        if ticked:
+            ratio = painter.device().devicePixelRatioF()
+            painter.drawPixmap(box.topLeft().toPoint(), theme.pixmap("check", "on_accent", self.BOX, ratio))
+        painter.setPen(theme.color("text"))
+        painter.setFont(theme.font("body"))
+        inside = rect.adjusted(6 + self.BOX + 8, 0, -6, 0)
+        painter.drawText(inside, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, str(index.data()))
+        painter.restore()
+
+    def editorEvent(
+        self,
+        event: QEvent,
+        model: QAbstractItemModel,
+        option: QStyleOptionViewItem,
+        index: QModelIndex | QPersistentModelIndex,
+    ) -> bool:
+        """A click anywhere on the row ticks it; so does Space."""
+        pressed = (
+            event.type() == QEvent.Type.MouseButtonRelease
+            and isinstance(event, QMouseEvent)
+            and event.button() == Qt.MouseButton.LeftButton
+        )
+        spaced = (
+            event.type() == QEvent.Type.KeyPress
+            and isinstance(event, QKeyEvent)
+            and event.key() == Qt.Key.Key_Space
+        )
+        if not (pressed or spaced):
+            return False
+        ticked = Qt.CheckState(index.data(Qt.ItemDataRole.CheckStateRole)) == Qt.CheckState.Checked
+        new = Qt.CheckState.Unchecked if ticked else Qt.CheckState.Checked
+        return bool(model.setData(index, new, Qt.ItemDataRole.CheckStateRole))
+
+
 class ColumnPanel(QFrame):
     """A popup. ``changed(names)`` with the columns now ticked, in their order."""
 
@@ -54,6 +138,8 @@ class ColumnPanel(QFrame):
             self.list, self.tr("Columns"), self.tr("Space shows or hides a column, Ctrl with an arrow key moves it")
         )
         self.list.setProperty("bare", True)
+        self.list.setItemDelegate(_TickDelegate(theme, self.list))
+        self.list.setMouseTracking(True)
         self.list.setDragDropMode(QAbstractItemView.DragDropMode.InternalMove)
         self.list.setMinimumHeight(320)
         self.list.itemChanged.connect(self._ticked)

@@ -31,7 +31,7 @@ class _Dialog(Overlay):
 
     def place(self, room: QRect) -> QRect:
         width = min(WIDTH, room.width() - 32)
-        height = max(self.body.heightForWidth(width), self.body.sizeHint().height())
+        height = self.body.heightForWidth(width) if self.body.hasHeightForWidth() else self.body.sizeHint().height()
         return QRect((room.width() - width) // 2, max(16, room.height() // 4 - 40), width, height)
 
     def _buttons(self, *buttons: QWidget) -> None:

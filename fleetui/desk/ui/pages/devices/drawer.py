@@ -53,7 +53,8 @@ class DeviceDrawer(QFrame):
         self._title = ElidedLabel(type_="title")
         self._close = IconButton(theme, "close", self.tr("Close"), shortcut="Esc", size=16)
         self._close.clicked.connect(self.closed)
-        self._id = ElidedLabel(type_="small", tone="faint")
+        self._id = label("", "small", "muted")
+        self._id.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self._copy = IconButton(theme, "copy", self.tr("Copy device id"), size=14)
         self._copy.clicked.connect(lambda: self.acted.emit("devices.copy_id"))
         self._state = label("", "strong")
@@ -87,14 +88,14 @@ class DeviceDrawer(QFrame):
         self._tabs.chosen.connect(self.show_part)
         head = column(
             row(self._icon, self._title, self._close, space=8),
-            row(self._id, self._copy, 1, space=4),
+            row(self._id, self._copy, 1, space=2),
             row(self._state, self._seen, 1, space=8),
             self._where,
             self._reasons,
-            row(self._report, self._rename, self._more, 1, space=8),
             space=6,
         )
-        head.setStretch(0, 0)
+        head.addSpacing(6)
+        head.addLayout(row(self._report, self._rename, self._more, 1, space=8))
         layout = QVBoxLayout(self)
         layout.setContentsMargins(20, 14, 12, 0)
         layout.setSpacing(14)

@@ -13,7 +13,7 @@ from typing import Any
 
 from PySide6.QtCore import QPoint, Qt, QTimer, Slot
 from PySide6.QtGui import QGuiApplication, QKeyEvent
-from PySide6.QtWidgets import QFileDialog, QMenu, QSplitter, QStackedWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFileDialog, QFrame, QMenu, QSplitter, QStackedWidget, QVBoxLayout, QWidget
 
 from fleetui.common.domain.filters import Filter, FilterError, device_rule, parse
 from fleetui.desk.app import export
@@ -129,7 +129,10 @@ class DevicesPage(Page):
         for part in (self.table, self._no_match, self._nothing, self._reading):
             self._stack.addWidget(part)
         self._splitter = QSplitter(Qt.Orientation.Horizontal)
-        self._splitter.addWidget(self._stack)
+        sheet = QFrame()
+        sheet.setProperty("card", "flat")
+        sheet.setLayout(row(self._stack, margins=(16, 0, 0, 0)))
+        self._splitter.addWidget(sheet)
         self._splitter.addWidget(self.drawer)
         self._splitter.setStretchFactor(0, 1)
         self._splitter.setStretchFactor(1, 0)
@@ -570,8 +573,9 @@ class DevicesPage(Page):
         ).format(what)
         living = acts.alive(table, devices)
         if living:
-            again = plural(living, self.tr("of them is online"), self.tr("of them are online"))
-            text += " " + self.tr("{0} and will be back with the next report.").format(again)
+            one = self.tr("It is online") if len(devices) == 1 else self.tr("1 of them is online")
+            who = one if living == 1 else self.tr("{0} of them are online").format(f"{living:,}")
+            text += " " + self.tr("{0} and will be back with the next report.").format(who)
         verb = self.tr("Remove {0}").format(plural(len(devices), self.tr("device"), self.tr("devices")))
         Confirm(self, self.context.theme, self.tr("Remove {0}?").format(what), text, verb, act).open()
 

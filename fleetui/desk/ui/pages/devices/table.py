@@ -29,7 +29,8 @@ from fleetui.desk.ui.theme import Theme
 from fleetui.desk.ui.widgets.basic import named
 
 ROW_HEIGHT = {"comfortable": 34, "compact": 26}
-STRETCHED = ("name", "id", "error.text")  # which column takes the room that is left
+STRETCHED = ("name", "error.text", "id")  # which column takes what room is left at last
+WIDER = 1.35  # texts first grow to so much of their usual width
 _SELECT = QItemSelectionModel.SelectionFlag.Select | QItemSelectionModel.SelectionFlag.Rows
 
 
@@ -48,6 +49,10 @@ class DevicesTable(QTableView):
         self._kept: tuple[list[str], str, str, int] = ([], "", "", 0)
         self._settling = False
         self._quiet = False
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.setInterval(0)
+        self._later.timeout.connect(self.chosen)
         named(self, self.tr("Devices"), self.tr("Enter opens a device, the menu key lists what can be done"))
         self.setProperty("bare", True)
         self.setShowGrid(False)
@@ -59,6 +64,7 @@ class DevicesTable(QTableView):
         self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.setTabKeyNavigation(False)
         self.setCornerButtonEnabled(False)
+        self.setCornerWidget(QWidget())  # Fusion paints the corner between two scroll bars with an edge
         self.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.setMouseTracking(True)
         self.verticalHeader().hide()
@@ -82,10 +88,6 @@ class DevicesTable(QTableView):
         header.sectionResized.connect(self._resized)
         header.sectionMoved.connect(self._moved)
         self.doubleClicked.connect(self._double)
-        self._later = QTimer(self)
-        self._later.setSingleShot(True)
-        self._later.setInterval(0)
-        self._later.timeout.connect(self.chosen)
         theme.changed.connect(self._redraw)
         self.fit_columns()
         self.show_sort()
@@ -116,7 +118,13 @@ class DevicesTable(QTableView):
         try:
             widths = {column.name: self._widths.get(column.name, column.width) for column in columns}
             left = self.viewport().width() - sum(widths.values())
-            taker = next((name for name in STRETCHED if name in widths and name not in self._widths), None)
+            free = [column for column in columns if column.name not in self._widths]
+            for column in free:
+                if left > 0 and column.draw in {Draw.TEXT, Draw.AGE, Draw.SHARE}:
+                    more = min(left, round((WIDER - 1) * column.width))
+                    widths[column.name] += more
+                    left -= more
+            taker = next((name for name in STRETCHED if any(column.name == name for column in free)), None)
             if left > 0 and taker is not None:
                 widths[taker] += left
             for i, column in enumerate(columns):
