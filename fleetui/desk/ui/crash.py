@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from PySide6.QtCore import QCoreApplication, QMessageLogContext, QtMsgType, qInstallMessageHandler, qVersion
 from PySide6.QtGui import QGuiApplication
@@ -36,7 +36,6 @@ log = logging.getLogger("fleetui.desk.crash")
 qt_log = logging.getLogger("fleetui.qt")
 
 TAIL = 200
-Post = Callable[[Callable[[], None]], None]
 
 
 class LogTail(logging.Handler):
@@ -156,21 +155,27 @@ class CrashDialog(QDialog):
         self.reject()
 
 
-class CrashGuard:
-    """Install it once, before the window is made; uninstall it last."""
+class Owner(Protocol):
+    """Who has a window to show things in: the desk application."""
 
-    def __init__(
-        self,
-        post: Post,
-        on_operator_error: Callable[[OperatorError], None],
-        save: Callable[[], None],
-        show: Callable[[Crash], None],
-        interrupt: Callable[[], None],
-    ) -> None:
-        """``show`` is called on the main thread, once for each different bug; ``interrupt`` is Ctrl+C."""
-        self._post = post
-        self._on_operator_error = on_operator_error
-        self._save, self._show, self._interrupt = save, show, interrupt
+    def post(self, task: Callable[[], object]) -> None:
+        """Runs it on the main thread; called on any."""
+
+    def operator_error(self, error: OperatorError) -> None: ...
+
+    def save_state(self) -> None: ...
+
+    def show_crash(self, crash: Crash) -> None: ...
+
+    def interrupt(self) -> None:
+        """Ctrl+C."""
+
+
+class CrashGuard:
+    """Install it before the window is made, uninstall it last. Without an ``owner`` bugs go to stderr."""
+
+    def __init__(self) -> None:
+        self.owner: Owner | None = None
         self._seen: dict[str, int] = {}
         self._lock = threading.Lock()
         self._file: IO[str] | None = None
@@ -198,8 +203,11 @@ class CrashGuard:
         self.close_fault_file()
 
     def _main_hook(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if self.owner is None:
+            sys.__excepthook__(kind, error, trace)
+            return
         if issubclass(kind, KeyboardInterrupt):
-            self._interrupt()
+            self.owner.interrupt()
             return
         here = threading.current_thread()
         where = "main thread" if here is threading.main_thread() else f"thread {here.name}"
@@ -215,9 +223,11 @@ class CrashGuard:
 
     def take(self, error: BaseException, where: str, trace: TracebackType | None = None) -> None:
         """An exception that nobody caught. Any thread."""
-        if isinstance(error, OperatorError):
+        owner = self.owner
+        if owner is not None and isinstance(error, OperatorError):
             log.warning("%s", error)
-            self._post(lambda: self._on_operator_error(error))
+            said = error
+            owner.post(lambda: owner.operator_error(said))
             return
         lines = traceback.format_exception(type(error), error, trace or error.__traceback__)
         log.critical("a bug in the %s:\n%s", where, "".join(lines))
@@ -226,15 +236,16 @@ class CrashGuard:
             self.count += 1
             first = crash.signature not in self._seen
             self._seen[crash.signature] = self._seen.get(crash.signature, 0) + 1
-        if first:
-            self._post(lambda: self._saved_and_shown(crash))
+        if first and owner is not None:
+            owner.post(lambda: self._saved_and_shown(owner, crash))
 
-    def _saved_and_shown(self, crash: Crash) -> None:
+    @staticmethod
+    def _saved_and_shown(owner: Owner, crash: Crash) -> None:
         try:
-            self._save()
+            owner.save_state()
         except Exception:
             log.exception("the state could not be saved")
-        self._show(crash)
+        owner.show_crash(crash)
 
     # ------------------------------------------------------------ what kills the process
 

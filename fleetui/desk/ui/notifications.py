@@ -565,10 +565,10 @@ class Notifications(QObject):
         context.notices.on_changed(self._settled)
 
     def _settled(self) -> None:
-        """What is over, read or gone need not stand in the corner any more."""
+        """What is read or gone need not stand in the corner any more."""
         for toast in self.toasts.toasts:
             notice = self._context.notices.get(toast.notice.key)
-            if notice is None or notice.over or notice.read:
+            if notice is None or notice.read:
                 toast.close()
 
     def _new(self, notice: Notice) -> None:

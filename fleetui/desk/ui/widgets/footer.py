@@ -92,6 +92,8 @@ class Footer(QWidget):
         self._hint_timer.timeout.connect(self._hint.clear)
         layout.addSpacing(12)
         layout.addWidget(self._hint)
+        self._progress = label("", "small", "muted")
+        layout.addWidget(self._progress)
         layout.addStretch(1)
         self._numbers: dict[str, QLabel] = {}
         titles = {
@@ -145,6 +147,11 @@ class Footer(QWidget):
         """A short word that goes by itself: why a shortcut did nothing, that something was copied."""
         self._hint.setText(text)
         self._hint_timer.start(milliseconds)
+
+    def show_progress(self, text: str) -> None:
+        """What goes on in the background; empty where nothing does."""
+        if self._progress.text() != text:
+            self._progress.setText(text)
 
     @Slot()
     def tick(self) -> None:
