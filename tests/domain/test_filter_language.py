@@ -22,6 +22,7 @@ from fleetui.common.domain.filters.tree import (
     Search,
     Value,
     both,
+    either,
 )
 from tests.helpers.domain import any_text, examples, nodes, soups, texts, trees, words
 
@@ -199,6 +200,15 @@ def test_a_text_cannot_exhaust_the_stack_or_the_memory() -> None:
         with pytest.raises(FilterError):
             parse(text)
     parse(" or ".join(["a"] * 500))
+
+
+def test_joining_keeps_the_normal_form() -> None:
+    a, b, c = (Search(Value.of(word)) for word in "abc")
+    assert both([]) == All()
+    assert both([All(), a]) == a
+    assert both([a, All(), And((b, c))]) == And((a, b, c))
+    assert either([a]) == a
+    assert either([a, Or((b, c))]) == Or((a, b, c))
 
 
 # ---------------------------------------------------------------- chips

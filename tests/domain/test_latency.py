@@ -31,6 +31,12 @@ def test_merging_is_associative_commutative_and_exact(many: list[list[int]], ran
     assert int(sum(int(x) for x in whole)) == sum(sum(one) for one in many)
 
 
+def test_bins_beyond_the_format_count_as_the_slowest() -> None:
+    assert latency.expand([1] * 96).tolist() == [1] * 81 + [15]
+    assert latency.quantile_ms([0] * 95 + [1], 0.5) > 100_000
+    assert latency.merge([1] * 96, [1] * 96).sum() == 192
+
+
 def test_counts_that_only_a_liar_sends_do_not_turn_negative() -> None:
     whole = latency.merge(*[[2**62]] * 10, [2**63 - 1])
     assert whole.min() >= 0

@@ -89,12 +89,12 @@ class PresenceRule:
         """After ``sign`` came in at ``now``."""
         watch = self.passed(watch, now, listening_since=listening_since)
         if sign is Sign.GOODBYE:
-            return _become(replace(watch, will=None, steady=0), PresenceEvent.GOODBYE, now)
+            return _become(replace(watch, will=None, steady=0, counted=NEVER), PresenceEvent.GOODBYE, now)
         if sign is Sign.WILL:
             # A second will does not start a new grace.
-            return replace(watch, will=now if watch.will is None else watch.will, steady=0)
+            return replace(watch, will=now if watch.will is None else watch.will, steady=0, counted=NEVER)
         if sign is Sign.BIRTH:
-            return _become(replace(watch, heard=now, will=None, steady=0), PresenceEvent.BIRTH, now)
+            return _become(replace(watch, heard=now, will=None, steady=0, counted=NEVER), PresenceEvent.BIRTH, now)
         if watch.status is Presence.UNKNOWN:
             return _become(replace(watch, heard=now, will=None), PresenceEvent.HEARD, now)
         if watch.status is Presence.ONLINE:
@@ -103,7 +103,7 @@ class PresenceRule:
 
     def _on_the_way_back(self, watch: Watch, now: float) -> Watch:
         steady, counted = watch.steady, watch.counted
-        if steady == 0 or not 0 <= now - watch.heard <= self.steady_within * self.interval_s:
+        if not 0 <= now - watch.heard <= self.steady_within * self.interval_s:
             steady, counted = 1, now
         elif now - counted >= self.apart * self.interval_s:
             steady, counted = steady + 1, now
