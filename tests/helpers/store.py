@@ -146,6 +146,14 @@ class PostgresServer:
         with self.connect() as connection:
             connection.execute(f"DROP DATABASE IF EXISTS {database_of(url)} WITH (FORCE)")
 
+    def empty(self, url: str) -> None:
+        """Every table as a new store has it."""
+        with psycopg.connect(url) as connection:
+            for table in METADATA.sorted_tables:
+                if table is not change_head:
+                    connection.execute(f"DELETE FROM {table.name}")  # noqa: S608 - names of our own tables
+            connection.execute("UPDATE change_head SET seq = 0, devices = 0, words = 0, restored = 0")
+
     def break_connections(self, url: str) -> None:
         """End every other session of this database, as a restarting server does."""
         with self.connect() as connection:
@@ -237,9 +245,29 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+_POOL = pytest.StashKey[list[str]]()
+
+
 @pytest.fixture
 def store_url(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> Iterator[str]:
-    """The URL of a fresh store; the test runs once on SQLite and once on PostgreSQL."""
+    """The URL of an empty store with the schema in place; the test runs once on SQLite and once on PostgreSQL.
+
+    PostgreSQL's databases are used again: making one takes longer than most tests. A test that changes the
+    schema asks for ``own_url``.
+    """
+    if kind == "sqlite":
+        yield fresh_url(request.config, kind, tmp_path)
+        return
+    pool = request.config.stash.setdefault(_POOL, [])
+    url = pool.pop() if pool else fresh_url(request.config, kind, tmp_path)
+    yield url
+    postgres_of(request.config).empty(url)
+    pool.append(url)
+
+
+@pytest.fixture
+def own_url(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> Iterator[str]:
+    """As ``store_url``, and nobody uses it afterwards."""
     url = fresh_url(request.config, kind, tmp_path)
     with dropped(request.config, url):
         yield url

@@ -7,20 +7,21 @@ import random
 import shutil
 import signal
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, inspect, select, text
+from sqlalchemy import Connection, func, inspect, select, text
 
 from fleetui.common.domain.clock import ManualClock
 from fleetui.common.domain.errors import StoreError
 from fleetui.store import counters, devices, engine, events, feed, ingest, integrity, schema, series, tables
 from fleetui.store.records import METRICS, Batch, DeviceRow, EventRow, Sample
 from fleetui.store.store import Store
-from tests.helpers.store import PostgresServer
+from tests.helpers.store import PostgresServer, dropped, fresh_url
 from tests.helpers.wait import wait_until
-from tests.store import processes
 from tests.store.history import fill
+from tests.store.processes import Started
 
 CLOCK = ManualClock()
 
@@ -33,19 +34,13 @@ CLOCK = ManualClock()
 def test_a_killed_writer_leaves_what_it_committed_and_nothing_half(store: Store, store_url: str, seed: int) -> None:
     """Killed at a random moment, three times in a row; each batch is a device, an event, a sample and a count."""
     generator = random.Random(seed)
-    said = 0
     for life in range(3):
         name = f"life{life}"
-        process = processes.start(store_url, "write_batches", name, 100_000)
-        assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(generator.randint(1, 40))]
-        process.send_signal(signal.SIGKILL)
-        lines += process.stdout.read().splitlines()
-        process.wait()
-        process.stdout.close()
-        # The last line may be cut off in the middle: what is whole was committed.
-        whole = [int(line) for line in lines if line.strip().isdigit()]
-        said = max(whole)
+        process = Started(store_url, "write_batches", name, 100_000)
+        lines = [process.line() for _ in range(generator.randint(1, 60))]
+        os.kill(process.process.pid, signal.SIGKILL)
+        said = int((lines + process.rest())[-1])
+        assert process.process.exitcode == -signal.SIGKILL
         with Store.open(store_url, clock=CLOCK) as opened, opened.read() as connection:
             assert integrity.check(connection) == []
             written = devices.get(connection, name).last_seq
@@ -60,22 +55,35 @@ def test_a_killed_writer_leaves_what_it_committed_and_nothing_half(store: Store,
         assert len(feed.read(connection, 0, limit=1_000_000).events) >= 3
 
 
-@pytest.mark.faults
-def test_a_stopped_writer_does_not_stop_the_others_for_ever(store: Store, store_url: str) -> None:
-    """A process that holds the write lock and hangs: the others are told; once it goes on, all is well."""
-    process = processes.start(store_url, "write_batches", "p", 100_000)
-    assert process.stdout is not None
-    process.stdout.readline()
-    try:
-        os.kill(process.pid, signal.SIGSTOP)
-        store.submit(lambda c: counters.add(c, {"n": 1})).cancel()
-    finally:
-        os.kill(process.pid, signal.SIGCONT)
-        process.kill()
-        process.communicate()
-    store.write(lambda c: counters.add(c, {"n": 1}))
-    with store.read() as connection:
-        assert counters.all(connection)["n"] >= 1
+@pytest.mark.postgres
+def test_a_writer_that_hangs_loses_its_lock(
+    postgres: PostgresServer, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """The server ends its session, others write, and when it wakes up its work is run again."""
+    url = fresh_url(request.config, "postgresql", tmp_path)
+    entered, wake = threading.Event(), threading.Event()
+    runs: list[int] = []
+
+    def hang(connection: Connection) -> None:
+        runs.append(1)
+        entered.set()
+        assert wake.wait(20)
+        counters.add(connection, {"hung": 1})
+
+    with (
+        dropped(request.config, url),
+        Store.open(url, clock=CLOCK) as store,
+        Store.open(url, clock=CLOCK) as hanging,
+    ):
+        hanging.write(lambda c: c.execute(text("SET SESSION idle_in_transaction_session_timeout = '200ms'")))
+        future = hanging.submit(hang)
+        assert entered.wait(10)
+        store.write(lambda c: counters.add(c, {"other": 1}))
+        wake.set()
+        future.result(20)
+        with store.read() as connection:
+            assert counters.all(connection) == {"hung": 1, "other": 1}
+    assert len(runs) == 2
 
 
 # -------------------------------------------------------------------------------------------- full
@@ -166,7 +174,12 @@ def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
         assert integrity.check(connection) == []
 
 
-def test_the_full_check_finds_what_does_not_fit_together(store: Store) -> None:
+def test_the_full_check_finds_what_does_not_fit_together(own_url: str) -> None:
+    with Store.open(own_url, clock=CLOCK) as store:
+        _check_all(store)
+
+
+def _check_all(store: Store) -> None:
     fill(store)
     with store.read() as connection:
         assert integrity.check(connection) == []
@@ -297,42 +310,42 @@ def test_the_migrated_tables_have_their_key_as_their_order(sqlite_store: Store) 
     }
 
 
-def test_an_upgrade_keeps_everything(store_url: str, tmp_path: Path) -> None:
-    with Store.open(store_url, clock=CLOCK) as store:
+def test_an_upgrade_keeps_everything(own_url: str, tmp_path: Path) -> None:
+    with Store.open(own_url, clock=CLOCK) as store:
         fill(store)
-    said = upgrade(store_url, later(tmp_path))
+    said = upgrade(own_url, later(tmp_path))
     assert any("upgraded from schema 0001 to 0002" in line for line in said)
-    made = engine.make(engine.parse(store_url), writes=True)
+    made = engine.make(engine.parse(own_url), writes=True)
     with made.begin() as connection:
         assert connection.execute(text("SELECT DISTINCT colour FROM device")).scalars().all() == ["grey"]
         assert connection.execute(text("SELECT count(*) FROM device")).scalar_one() == 4
     made.dispose()
-    if store_url.startswith("sqlite"):
-        copy = Path(f"{store_url.removeprefix('sqlite:///')}.schema-0001")
+    if own_url.startswith("sqlite"):
+        copy = Path(f"{own_url.removeprefix('sqlite:///')}.schema-0001")
         assert any(str(copy) in line for line in said)
         with Store.open(f"sqlite:///{copy}", clock=CLOCK) as before, before.read() as connection:
             assert len(devices.all(connection)) == 4
-    assert upgrade(store_url, schema.Migrations(tmp_path / "migrations", "0002")) == []
+    assert upgrade(own_url, schema.Migrations(tmp_path / "migrations", "0002")) == []
 
 
-def test_an_upgrade_that_fails_leaves_it_as_it_was(store_url: str, tmp_path: Path) -> None:
-    with Store.open(store_url, clock=CLOCK) as store:
+def test_an_upgrade_that_fails_leaves_it_as_it_was(own_url: str, tmp_path: Path) -> None:
+    with Store.open(own_url, clock=CLOCK) as store:
         fill(store)
     with pytest.raises(Exception, match="no_such_table"):
-        upgrade(store_url, later(tmp_path, more='op.execute("INSERT INTO no_such_table VALUES (1)")'))
-    with Store.open(store_url, clock=CLOCK) as store, store.read() as connection:
+        upgrade(own_url, later(tmp_path, more='op.execute("INSERT INTO no_such_table VALUES (1)")'))
+    with Store.open(own_url, clock=CLOCK) as store, store.read() as connection:
         assert schema.current(connection) == "0001"
         assert len(devices.all(connection)) == 4
         assert "colour" not in {column["name"] for column in inspect(connection).get_columns("device")}
 
 
-def test_a_newer_store_is_refused_and_left_alone(store_url: str, tmp_path: Path) -> None:
-    upgrade(store_url, later(tmp_path))
+def test_a_newer_store_is_refused_and_left_alone(own_url: str, tmp_path: Path) -> None:
+    upgrade(own_url, later(tmp_path))
     for _ in range(2):
         with pytest.raises(
             StoreError, match="newer FleetUI \\(schema 0002; this one knows up to 0001\\)"
         ) as caught:
-            Store.open(store_url, clock=CLOCK)
+            Store.open(own_url, clock=CLOCK)
         assert "never downgraded" in caught.value.fix
 
 
@@ -342,10 +355,9 @@ def test_there_is_no_way_down() -> None:
 
 
 def test_several_programs_that_start_at_once_make_one_store(empty_url: str) -> None:
-    started = [processes.start(empty_url, "only_open") for _ in range(3)]
+    started = [Started(empty_url, "say_schema") for _ in range(4)]
     for process in started:
-        out, _ = process.communicate(timeout=60)
-        assert (process.returncode, out) == (0, "open\n")
+        assert process.finish() == [schema.HEAD]
     with Store.open(empty_url, clock=CLOCK, create=False) as store, store.read() as connection:
         assert integrity.check(connection) == []
 
@@ -360,7 +372,7 @@ def test_a_store_that_is_current_needs_no_alembic(tmp_path: Path) -> None:
         "import sys; from fleetui.store.store import Store; from fleetui.common.domain.clock import SystemClock;"
         f"Store.open({url!r}, clock=SystemClock()).close(); sys.exit('alembic' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", program], check=False, cwd=processes.ROOT).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_waiting_for_a_lock_ends(sqlite_store: Store) -> None:

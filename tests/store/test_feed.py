@@ -22,7 +22,7 @@ from fleetui.store.records import (
 from fleetui.store.store import Store
 from tests.helpers.store import emptied
 from tests.helpers.wait import wait_until
-from tests.store import processes
+from tests.store.processes import Started
 
 T0 = 1_800_000_000.0
 
@@ -209,8 +209,8 @@ def _apply(store: Store, word: str, value: object) -> None:
 def test_a_follower_of_many_writers_misses_nothing(store: Store, store_url: str) -> None:
     """Writers in three other processes and one here; readers follow meanwhile, in steps of different size."""
     count = 60
-    started = [processes.start(store_url, "write_batches", f"w{i}", count) for i in range(2)]
-    started.append(processes.start(store_url, "remove_and_return", "comes-and-goes", count))
+    started = [Started(store_url, "write_batches", f"w{i}", count) for i in range(2)]
+    started.append(Started(store_url, "remove_and_return", "comes-and-goes", count))
     readers = [Reader(), Reader(), Reader()]
     finished = threading.Event()
     problems: list[BaseException] = []
@@ -235,9 +235,7 @@ def test_a_follower_of_many_writers_misses_nothing(store: Store, store_url: str)
         row = EventRow(T0 + i, "here", 1, f"here {i}", boot="here", report_seq=i, source="desk")
         store.write(lambda c, row=row: events.add(c, row))
     for process in started:
-        out, _ = process.communicate(timeout=90)
-        assert process.returncode == 0
-        assert out.split() == [str(i) for i in range(count)]
+        assert process.finish() == [str(i) for i in range(count)]
     finished.set()
     for thread in threads:
         thread.join()
@@ -252,6 +250,6 @@ def test_a_follower_of_many_writers_misses_nothing(store: Store, store_url: str)
 
 def test_a_change_is_seen_by_another_process_promptly(store: Store, store_url: str) -> None:
     reader = Reader()
-    process = processes.start(store_url, "add_events", "other", 1)
+    process = Started(store_url, "add_events", "other", 1)
     wait_until(lambda: reader.follow(store).events, what="the other process's event")
-    process.communicate()
+    process.finish()

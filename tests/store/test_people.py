@@ -7,7 +7,7 @@ import pytest
 from fleetui.store import devices, events, ingest, lease, status, views, wishes
 from fleetui.store.records import Batch, DeviceRow, EventRow, SavedView, StationStatus, Wish, WishState
 from fleetui.store.store import Store
-from tests.store import processes
+from tests.store.processes import Started
 
 T0 = 1_800_000_000.0
 
@@ -201,12 +201,8 @@ def test_two_processes_never_take_the_same_wish(store: Store, store_url: str) ->
     count = 40
     for i in range(count):
         store.write(lambda c, i=i: wishes.ask(c, a_wish(f"w{i}")))
-    started = [processes.start(store_url, "take_wishes", "station") for _ in range(2)]
-    lines: list[str] = []
-    for process in started:
-        out, _ = process.communicate(timeout=60)
-        assert process.returncode == 0
-        lines += out.splitlines()
+    started = [Started(store_url, "take_wishes", "station") for _ in range(2)]
+    lines = [line for process in started for line in process.finish()]
     assert sorted(lines) == sorted(f"w{i} True" for i in range(count))
 
 
@@ -244,12 +240,10 @@ def test_a_lease_is_taken_renewed_lost_and_taken_over(store: Store) -> None:
 
 
 def test_processes_that_fight_for_a_lease_never_share_a_term(store: Store, store_url: str) -> None:
-    started = [processes.start(store_url, "take_lease", f"p{i}", 60) for i in range(3)]
+    started = [Started(store_url, "take_lease", f"p{i}", 60) for i in range(3)]
     holder_of: dict[int, str] = {}
     for process in started:
-        out, _ = process.communicate(timeout=90)
-        assert process.returncode == 0
-        for line in out.splitlines():
+        for line in process.finish():
             term, holder = line.split()
             assert holder_of.setdefault(int(term), holder) == holder, "two leaders in one term"
     assert sorted(holder_of) == list(range(1, max(holder_of) + 1)), "terms rise by one"
