@@ -15,7 +15,7 @@ import logging
 import secrets
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -35,7 +35,10 @@ log = logging.getLogger("fleetui.desk.demo")
 DEVICES = 200
 RATE = 30.0
 BEAT_S = 60
-WEEK_S = 7 * 86400.0
+WEEK_H = 168
+# The past is coarser than the present: a point an hour is what charts of a week can show, and is read in seconds.
+PAST_BEAT_S, PAST_WINDOW_S = 1800, 3600
+FLEET = "demo"
 SLOWEST = 0.01  # what a clock calls standing still
 RECORDER, REPLAY = "recorder", "replay"
 
@@ -70,6 +73,7 @@ class DemoState:
     scenario: str
     rate: float
     fleet: float  # fleet time when it was last written
+    began: float = 0.0  # fleet time of the first start: where the recorded past ends
     history: str = History.NONE
     version: int = 1
 
@@ -106,6 +110,7 @@ class Demo:
         self._state = state
         self._lock = threading.Lock()
         self._paused = False
+        self._held = False  # while the station makes room for the history, nothing may happen to the devices
         self._share = -1.0
         self._said: dict[str, Any] = {}
         self._history = History(state.history)
@@ -114,7 +119,8 @@ class Demo:
         now = ScaledClock.starting_now(state.rate)
         self._scaled = ScaledClock(state.fleet or now.fleet, now.real, state.rate)
         self._turnable = TurnableClock(self._scaled)
-        self._began_at = self._scaled.fleet
+        if not state.began:
+            state.began = self._scaled.fleet
         self.clock: Clock = self._turnable
         self._keep()
 
@@ -141,7 +147,7 @@ class Demo:
     def settings(self) -> dict[str, object]:
         """What a demo insists on, whatever the folder's settings say."""
         return {
-            "fleet.name": "demo",
+            "fleet.name": FLEET,
             "fleet.beat_s": BEAT_S,
             "broker.kind": "embedded",
             "broker.port": 0,
@@ -166,27 +172,30 @@ class Demo:
     @property
     def status(self) -> DemoStatus:
         with self._lock:
-            return DemoStatus(self._scaled.rate, self._paused, self._history, self._share, dict(self._said))
+            return DemoStatus(self._state.rate, self._paused, self._history, self._share, dict(self._said))
 
     # ------------------------------------------------------------ children
 
     def _fleet_sim(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "fleet_sim.cli", *arguments]
+        return [sys.executable, "-m", "fleet_sim", *arguments]
 
     def _fleet_options(self) -> list[str]:
         state = self._state
-        return [
-            "--devices", str(state.devices), "--scenario", state.scenario, "--seed", str(state.seed),
-            "--beat", str(BEAT_S), "--fleet", "demo",
-        ]  # fmt: skip
+        return ["--devices", str(state.devices), "--seed", str(state.seed), "--fleet", FLEET]
 
-    def simulator(self) -> ChildSpec:
+    def simulator(self, broker_port: Callable[[], int]) -> ChildSpec:
+        """The live fleet; it is started once the broker has said where it listens."""
         return ChildSpec(
             "simulator",
             "the simulated fleet",
             lambda: self._fleet_sim(
                 *self._fleet_options(),
-                "--base-dir", str(self._base.root), "--clock", self.clock_spec, "--control", "stdio",
+                "--scenario", self._state.scenario,
+                "--broker", f"mqtt://127.0.0.1:{broker_port()}",
+                "--secret", str(self._base.local_secret),
+                "--clock", self.clock_spec,
+                "--beat", str(BEAT_S),
+                "--control", "stdio",
             ),
             comfort="its devices connect again",
             ready_within_s=60.0,
@@ -203,19 +212,23 @@ class Demo:
                 RECORDER,
                 "the simulation of the past week",
                 lambda: self._fleet_sim(
-                    "record", *self._fleet_options(), "--until", repr(self._began_at), "--for", str(int(WEEK_S)),
-                    "-o", str(self._recording), "--child",
+                    "record", *self._fleet_options(),
+                    "--beat", str(PAST_BEAT_S), "--window", str(PAST_WINDOW_S),
+                    "--until", repr(self._state.began), "--hours", str(WEEK_H), "--out", str(self._recording),
+                    "--control", "stdio",
                 ),
                 once=True,
+                ends_with_input=False,
             ),
             ChildSpec(
                 REPLAY,
                 "the reading of the history",
                 lambda: commandlines.fleetui(
-                    "station", "--child", "--base-dir", str(self._base.root), "--fleet", "demo",
+                    "station", "--child", "--base-dir", str(self._base.root), "--fleet", FLEET,
                     "--beat", str(BEAT_S), "--clock", self.clock_spec, "--replay", str(self._recording),
                 ),
                 once=True,
+                ends_with_input=False,
             ),
         )  # fmt: skip
 
@@ -244,24 +257,29 @@ class Demo:
         return note
 
     def _recorded(self, note: Note, supervisor: Supervisor) -> Note:
-        if self._history is History.RECORDING and note.state is ChildState.STOPPED and note.outcome is not None:
+        if self._history is History.RECORDING and _done(note):
             self._go(History.WAITING)
+            self._hold(supervisor, hold=True)
             supervisor.stop("station")
         elif note.state is ChildState.FAILED:
             self._go(History.FAILED)
         return note
 
     def _read(self, note: Note, supervisor: Supervisor) -> Note:
-        if self._history is not History.READING:
+        done, failed = _done(note), note.state is ChildState.FAILED
+        if self._history is not History.READING or not (done or failed):
             return note
-        if note.state is ChildState.STOPPED and note.outcome is not None:
-            self._go(History.DONE)
-            self._recording.unlink(missing_ok=True)
-            supervisor.start("station")
-        elif note.state is ChildState.FAILED:
-            self._go(History.FAILED)
-            supervisor.start("station")
+        self._go(History.DONE if done else History.FAILED)
+        self._recording.unlink(missing_ok=True)
+        # Fleet time goes on first: the station is started with the clock as it then is.
+        self._hold(supervisor, hold=False)
+        supervisor.start("station")
         return note
+
+    def _hold(self, supervisor: Supervisor, *, hold: bool) -> None:
+        with self._lock:
+            self._held = hold
+        self._turn(supervisor)
 
     def _go(self, history: History) -> None:
         with self._lock:
@@ -278,35 +296,37 @@ class Demo:
             raise ConfigError(f"A speed of {rate:g} makes no sense", "Choose one between 1 and 10000")
         with self._lock:
             self._state.rate = rate
-            paused = self._paused
-        if not paused:
-            self._turn(rate, supervisor)
+        self._turn(supervisor)
         self._keep()
 
     def pause(self, supervisor: Supervisor) -> None:
         """Everything stands still: the devices, and fleet time with them, so that nobody counts as silent."""
         with self._lock:
             self._paused = True
-        self._tell(supervisor, "simulator", {"do": "pause"})
-        self._turn(SLOWEST, supervisor, "pause")
+        self._turn(supervisor)
 
     def play(self, supervisor: Supervisor) -> None:
         with self._lock:
             self._paused = False
-        self._turn(self._state.rate, supervisor, "play")
+        self._turn(supervisor)
 
     def inject(self, supervisor: Supervisor, fault: str, **parameters: Any) -> None:
         """A fault in the simulated world, now. Raises :class:`ProcessError` where the simulator is not up."""
         supervisor.send("simulator", {"do": "inject", "fault": fault, **parameters})
 
-    def _turn(self, rate: float, supervisor: Supervisor, do: str = "speed") -> None:
+    def _turn(self, supervisor: Supervisor) -> None:
+        """Brings every clock to what is wanted now."""
         with self._lock:
-            self._scaled = self._scaled.at_rate(rate)
+            still = self._paused or self._held
+            self._scaled = self._scaled.at_rate(SLOWEST if still else self._state.rate)
             spec = self._scaled.spec
             self._turnable.turn(self._scaled)
         self._tell(supervisor, "station", {"command": "clock", "spec": spec})
-        if do != "pause":
-            self._tell(supervisor, "simulator", {"do": do, "clock": spec})
+        if still:
+            self._tell(supervisor, "simulator", {"do": "pause"})
+        else:
+            self._tell(supervisor, "simulator", {"do": "speed", "clock": spec})
+            self._tell(supervisor, "simulator", {"do": "play", "clock": spec})
 
     @staticmethod
     def _tell(supervisor: Supervisor, name: str, command: dict[str, Any]) -> None:
@@ -335,6 +355,12 @@ class Demo:
         self._keep()
 
 
+def _done(note: Note) -> bool:
+    """It did its work and ended, unasked."""
+    outcome = note.outcome
+    return outcome is not None and outcome.code == 0 and not outcome.asked
+
+
 def _kept(path: Path) -> DemoState | None:
     try:
         data = json.loads(path.read_text("utf-8"))
@@ -344,6 +370,7 @@ def _kept(path: Path) -> DemoState | None:
             scenario=str(data["scenario"]),
             rate=float(data["rate"]),
             fleet=float(data["fleet"]),
+            began=float(data["began"]),
             history=History(data["history"]),
         )
     except FileNotFoundError:

@@ -114,7 +114,7 @@ class Instance:
             )
         if name == SIMULATOR:
             assert self.demo is not None
-            return self.demo.simulator()
+            return self.demo.simulator(lambda: self._broker_port)
         if settings.get(BROKER_KIND) == "mosquitto":
             port = commandlines.mosquitto_port(settings)
             return ChildSpec(
@@ -157,9 +157,9 @@ class Instance:
         if note.state is ChildState.RUNNING and note.line.get("kind") == "ready":
             if note.name == BROKER:
                 self._broker_port = self._port(note) or self._broker_port
-            at = self._order.index(note.name)
-            if at + 1 < len(self._order):
-                self._start_once(self._order[at + 1])
+            at = self._order.index(note.name) if note.name in self._order else len(self._order)
+            for following in self._order[at + 1 : at + 2]:
+                self._start_once(following)
             if self.demo is not None:
                 self.demo.ready(note.name, self.supervisor)
         if self.demo is not None:
@@ -192,13 +192,6 @@ class Instance:
     def restart(self, name: str) -> None:
         """For people: also of one that was given up."""
         self.supervisor.restart(name)
-
-    # ------------------------------------------------------------ the demo's time
-
-    def set_speed(self, rate: float) -> None:
-        """Fleet time at another speed, in every process that shares it."""
-        if self.demo is not None:
-            self.demo.set_speed(rate, self.supervisor)
 
     # ------------------------------------------------------------ ending
 

@@ -24,6 +24,8 @@ from fleetui.store.records import EventRow, Wish, WishState
 
 KEPT = 500
 DEVICES_NAMED = 1000  # of one grouped notice; beyond that only their number grows
+DAY_S = 86_400.0
+LATE_S = 600.0  # how old an event may be that only now arrives
 SPEAK_AGAIN_S = 20.0  # real seconds before the same key pops up again
 
 
@@ -189,11 +191,18 @@ class NoticeCentre:
             source=source,
         )
 
-    def events(self, events: Iterable[EventRow], named: Callable[[str], str] = str) -> None:
-        """From the feed: warnings and worse, grouped by what happened. What is older than this desk stays quiet."""
+    def events(
+        self, events: Iterable[EventRow], named: Callable[[str], str] = str, *, at_start: bool = False
+    ) -> None:
+        """From the feed: warnings and worse, grouped by what happened.
+
+        ``at_start``, when the store is read for the first time, the last day is listed without a word. What comes
+        in later and is older than this desk is history that somebody reads in, and nothing to be told of.
+        """
+        oldest = self._started - (DAY_S if at_start else LATE_S)
         groups: dict[tuple[str, str], list[EventRow]] = {}
         for event in events:
-            if event.level >= Level.WARNING and event.source != "desk":
+            if event.level >= Level.WARNING and event.source != "desk" and event.at >= oldest:
                 groups.setdefault((event.source, event.kind), []).append(event)
         for (source, kind), rows in groups.items():
             self._event_group(source, kind, rows, named)
