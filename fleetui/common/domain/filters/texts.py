@@ -23,6 +23,7 @@ K = TypeVar("K", bound=Hashable)
 
 _SMALL = 64  # up to this many different texts a loop is quicker than preparing bytes
 _SAMPLE = 512
+_SAMPLE_BYTES = 8192
 _END = "\0"
 _INSTEAD = "\uffff"  # takes the place of the separator in the rare text that holds it
 
@@ -128,10 +129,14 @@ def _narrow(
 
 def _find(data: npt.NDArray[np.uint8], wanted: bytes) -> npt.NDArray[np.intp]:
     """Every place where ``wanted`` (not empty, without the separator) stands."""
-    if len(wanted) > data.size:
+    room = data.size - len(wanted) + 1
+    if room <= 0:
         return np.zeros(0, dtype=np.intp)
-    at = np.flatnonzero(data[: data.size - len(wanted) + 1] == wanted[0])
-    for i in range(1, len(wanted)):
+    # The bytes that are rare in a sample first: they leave few places to look at for the others.
+    sample = data[:_SAMPLE_BYTES].tobytes()
+    first, *others = sorted(range(len(wanted)), key=lambda i: sample.count(wanted[i]))
+    at = np.flatnonzero(data[first : first + room] == wanted[first])
+    for i in others:
         if not at.size:
             break
         at = at[data[at + i] == wanted[i]]
