@@ -142,12 +142,15 @@ class Core:
     def publish(self, route: Route[Session], message: Message, retain: int, source: Session | None) -> int:
         """Give it to everybody it is for. The reason code for the publisher."""
         reason = Reason.NO_MATCHING_SUBSCRIBERS
-        if retain and not self._retain(message, source):
+        held = bool(retain) and self._retain(message, source)
+        if retain and not held:
             reason = Reason.QUOTA
         for session, qos, no_local, as_published, ids in route.targets:
             if no_local and session is source:
                 continue
-            if session.deliver(message, qos, retain if as_published else 0, ids):
+            # What a station retains is held anyway, so no device's queue is charged for it.
+            stored = held and not session.station
+            if session.deliver(message, qos, retain if as_published else 0, ids, stored=stored):
                 if reason == Reason.NO_MATCHING_SUBSCRIBERS:
                     reason = Reason.SUCCESS
             else:

@@ -50,6 +50,7 @@ class Journal:
         self.size = 0  # of the journal being written
         self.snapshot_size = 0  # of the last complete snapshot
         self.trouble = ""
+        self.unfinished = False  # reading found a snapshot that was never completed
         self.damaged = 0  # bytes that reading had to leave out
         self._fsync = fsync
         self._fd = -1
@@ -74,6 +75,7 @@ class Journal:
         for number in journals:
             yield from self._read(files["journal", number])
         self.generation = journals[-1] if journals else self.generation
+        self.unfinished = len(journals) > 1
         for (_, number), path in files.items():
             if newest is not None and number < newest:
                 path.unlink()

@@ -13,7 +13,7 @@ from fleetui.broker.message import Memory, Message
 
 
 class Retained:
-    """Messages by topic. ``bytes`` counts payloads."""
+    """Messages by topic. ``bytes`` counts payloads; the broker's own, below ``$``, count nowhere."""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
@@ -23,7 +23,6 @@ class Retained:
         self._own = 0
 
     def __len__(self) -> int:
-        """Without the broker's own, below ``$``."""
         return len(self._by_topic) - self._own
 
     def topics(self) -> list[bytes]:
@@ -43,7 +42,8 @@ class Retained:
             self._let_go(old)
         self._by_topic[topic] = message
         message.hold(self._memory)
-        self.bytes += len(message.payload)
+        if not topic.startswith(b"$"):
+            self.bytes += len(message.payload)
 
     def remove(self, topic: bytes) -> bool:
         old = self._by_topic.pop(topic, None)
@@ -56,7 +56,8 @@ class Retained:
 
     def _let_go(self, message: Message) -> None:
         message.release(self._memory)
-        self.bytes -= len(message.payload)
+        if message.coded[2:3] != b"$":
+            self.bytes -= len(message.payload)
 
     def count_below(self, prefix: bytes) -> int:
         """How many topics begin like this."""

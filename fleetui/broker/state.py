@@ -32,6 +32,7 @@ log = logging.getLogger("fleetui.broker")
 
 FLOOR: Final = 32 * 1024 * 1024  # below this a journal is left alone
 SLICE: Final = 128 * 1024
+UNFINISHED_S: Final = 1.0  # after a start that found an unfinished snapshot, until the next
 PAUSE_S: Final = 0.004  # between slices: at most 32 MB/s, and most of the time for clients
 
 _enqueued = records.ENQUEUED.pack
@@ -77,6 +78,8 @@ class State:
         newest: dict[str, KeptSession] = {kept.client_id: kept for kept in reading.sessions.values()}
         for kept in newest.values():
             self._restore_session(core, kept, reading.messages)
+        if journal.unfinished or journal.damaged:
+            self._timer = core.loop.call_later(UNFINISHED_S, self._shorten)
         if reading.sessions or reading.retained:
             log.info("Restored %d sessions and %d retained messages", len(core.sessions), len(core.retained))
 
@@ -231,9 +234,15 @@ class State:
         if journal.size < 2 * journal.snapshot_size:
             return
         self._retry_above = journal.size + self._floor
-        if self._core is not None and journal.begin_snapshot():
-            self._slices = self._snapshot(self._core)
-            self._timer = self._core.loop.call_later(PAUSE_S, self._slice)
+        self._shorten()
+
+    def _shorten(self) -> None:
+        """Begin a snapshot."""
+        journal, core = self.journal, self._core
+        self._timer = None
+        if journal is not None and core is not None and self._slices is None and journal.begin_snapshot():
+            self._slices = self._snapshot(core)
+            self._timer = core.loop.call_later(PAUSE_S, self._slice)
 
     def _slice(self) -> None:
         """Write one slice of the snapshot."""

@@ -18,6 +18,7 @@ import select
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ import paho.mqtt.client as paho
 import pytest
 
 from fleetui.broker import handshake, packets, wire
+from fleetui.broker.export import Export, export
 from fleetui.broker.packets import Kind
 from fleetui.common.trust.local import load_or_create_secret, local_password
 from fleetui.common.trust.pki import Authority
@@ -43,15 +45,20 @@ class Pki:
     folder: Path
     fleet: str = "test"
     revoked: list[int] = field(default_factory=list)
+    exported: bool = False  # the folder is one that ``--export-mosquitto`` wrote
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.authority = Authority.create(self.fleet)
         self.ca = self.folder / "ca.crt"
-        self.ca.write_bytes(self.authority.certificate_pem)
-        self.cert, self.key = self.authority.issue_server(["localhost", "127.0.0.1"]).save(self.folder, "server")
         self.crl = self.folder / "crl.pem"
         self._serials: dict[str, int] = {}
+        if self.exported:
+            self.authority = Authority.load(self.folder / "authority")
+            self.cert, self.key = self.folder / "server.crt", self.folder / "server.key"
+            return
+        self.authority = Authority.create(self.fleet)
+        self.ca.write_bytes(self.authority.certificate_pem)
+        self.cert, self.key = self.authority.issue_server(["localhost", "127.0.0.1"]).save(self.folder, "server")
         self.write_crl()
 
     def write_crl(self) -> None:
@@ -59,7 +66,7 @@ class Pki:
 
     def client(self, client_id: str) -> tuple[Path, Path]:
         """Paths of certificate and key."""
-        if client_id not in self._serials:
+        if client_id not in self._serials and not (self.exported and client_id == "station"):
             credential = self.authority.issue_client(client_id)
             credential.save(self.folder, client_id)
             self._serials[client_id] = credential.serial
@@ -85,7 +92,6 @@ class RunningBroker:
         self.tls_port: int | None = None
         self.secret = b""
         self.anonymous = True
-        self.expected_trouble: tuple[str, ...] = ()  # words that may stand in the log all the same
         self.process: subprocess.Popen[bytes] = None  # type: ignore[assignment]  # set by start()
         self.log = folder / "output.log"
         self._clients: list[paho.Client] = []
@@ -180,10 +186,15 @@ class RunningBroker:
     def log_text(self) -> str:
         return self.log.read_text("utf-8", "replace") if self.log.exists() else ""
 
-    def close(self) -> None:
-        for client in self._clients:
+    def end_clients(self) -> None:
+        """Those made by ``paho``."""
+        while self._clients:
+            client = self._clients.pop()
             client.disconnect()
             client.loop_stop()
+
+    def close(self) -> None:
+        self.end_clients()
         status = self.stop()
         text = self.log_text
         assert "Traceback" not in text, f"the broker wrote a traceback:\n{text}"
@@ -237,32 +248,60 @@ class RunningBroker:
         assert not connected[0].is_failure, f"{client_id} was refused: {connected[0]}"
         return client
 
-    def raw(self, client_id: str | None = None, *, version: int = 5, **connect: Any) -> RawClient:
-        """A bare socket; with a client id it is connected and logged in."""
-        client = RawClient(self.host, self.port, version)
+    def raw(
+        self,
+        client_id: str | None = None,
+        *,
+        version: int = 5,
+        tls: bool = False,
+        as_whom: str | None = None,
+        **connect: Any,
+    ) -> RawClient:
+        """A bare socket; with a client id it is connected and logged in. ``tls``: with that one's certificate
+        (or ``as_whom``'s)."""
+        context = None
+        if tls:
+            assert self.tls is not None
+            who = as_whom or client_id
+            context = tls_context(self.tls.ca, *(self.tls.client(who) if who else ()))
+        client = RawClient(self.host, self.tls_port if tls and self.tls_port else self.port, version, context)
         if client_id is not None:
-            password = self.password(client_id)
-            packet = handshake.Connect(
-                client_id,
-                version=version,
-                username=None if password is None else client_id,
-                password=None if password is None else password.encode(),
-                **connect,
-            )
-            client.connect(packet)
+            password = None if tls else self.password(client_id)
+            if password is not None:
+                connect = {"username": client_id, "password": password.encode(), **connect}
+            try:
+                client.connect(handshake.Connect(client_id, version=version, **connect))
+            except BaseException:
+                client.close()
+                raise
         return client
+
+
+def tls_context(ca: Path, certificate: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
+    """A client's."""
+    context = ssl.create_default_context(cafile=str(ca))
+    if certificate is not None:
+        context.load_cert_chain(certificate, key)
+    return context
 
 
 class RawClient:
     """Packets by hand over a blocking socket: what a well-behaved library would not do."""
 
-    def __init__(self, host: str, port: int, version: int = 5) -> None:
+    def __init__(self, host: str, port: int, version: int = 5, tls: ssl.SSLContext | None = None) -> None:
         self.version = version
-        self.socket = socket.create_connection((host, port), 10.0)
+        self.socket: socket.socket = socket.create_connection((host, port), 10.0)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:
+            try:
+                self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
+            except OSError:
+                self.socket.close()
+                raise
         self._buffer = b""
         self.connack: handshake.Connack | None = None
         self._next_id = 0
+        self._early: list[tuple[int, bytes]] = []  # PUBLISH that came while something else was waited for
 
     def __enter__(self) -> Self:
         return self
@@ -304,7 +343,11 @@ class RawClient:
             self._buffer += data
 
     def expect(self, kind: int, timeout: float = 5.0) -> tuple[int, bytes]:
+        """The next packet, which has to be this one; messages that come first are kept for ``message``."""
         got = self.receive(timeout)
+        while got is not None and got[0] >> 4 == Kind.PUBLISH != kind:
+            self._early.append(got)
+            got = self.receive(timeout)
         assert got is not None, f"nothing came, {Kind(kind).name} was expected"
         assert got[0] >> 4 == kind, f"{got} came, {Kind(kind).name} was expected"
         return got
@@ -347,7 +390,7 @@ class RawClient:
 
     def message(self, timeout: float = 5.0, *, ack: bool = True) -> packets.Publish | None:
         """The next PUBLISH, acknowledged if it is QoS 1; None if none came."""
-        got = self.receive(timeout)
+        got = self._early.pop(0) if self._early else self.receive(timeout)
         if got is None:
             return None
         first, body = got
@@ -411,6 +454,7 @@ def running_broker(
     try:
         yield broker
     except BaseException:
+        broker.end_clients()
         broker.kill()
         raise
     else:
@@ -435,23 +479,38 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running_mosquitto(tmp_path: Path, *, fleet: str = "test", config: str = "") -> Iterator[RunningBroker]:
-    """A real mosquitto: anonymous on loopback, without limits that would drop what ours keeps."""
+def running_mosquitto(
+    tmp_path: Path, *, fleet: str = "test", tls: bool = False, config: str = ""
+) -> Iterator[RunningBroker]:
+    """A real mosquitto: anonymous on loopback, without limits that would drop what ours keeps.
+
+    With ``tls`` it is the configuration that ``fleetui broker --export-mosquitto`` writes, and nothing else.
+    """
+    mosquitto = find_mosquitto()
     folder = tmp_path / "mosquitto"
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     conf = folder / "mosquitto.conf"
-    conf.write_text(
-        f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\n"
-        f"persistence_location {folder}/\nmax_queued_messages 100000\nset_tcp_nodelay true\n"
-        f"sys_interval 1\nlog_dest stderr\n{config}"
-    )
-    broker = RunningBroker([find_mosquitto(), "-c", str(conf)], folder, fleet, ours=False, tls=None)
+    pki = None
+    if tls:
+        export(folder, Export(fleet, host="127.0.0.1", port=port))
+        pki = Pki(folder, fleet, exported=True)
+        config += "user root\n" if os.geteuid() == 0 else ""  # it would become another user and not read the keys
+        conf.write_text(conf.read_text() + "log_dest stderr\n" + config)
+    else:
+        conf.write_text(
+            f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\n"
+            f"persistence_location {folder}/\nmax_queued_messages 100000\nset_tcp_nodelay true\n"
+            f"sys_interval 1\nlog_dest stderr\n{config}"
+        )
+    broker = RunningBroker([mosquitto, "-c", str(conf)], folder, fleet, ours=False, tls=pki)
     broker.port = port
+    broker.tls_port = port if tls else None
     broker.start()
     try:
         yield broker
     except BaseException:
+        broker.end_clients()
         broker.kill()
         raise
     else:
