@@ -108,6 +108,7 @@ class Fleet:
         n = len(members)
         self.devices = [Device(self, k) for k in range(n)]
         self._queues: list[ReportQueue | None] = [None] * n  # of devices that are off
+        self._dropped = 0  # by boots that are over
         self._booted = np.zeros(n)
         self._sampled = np.zeros(n)  # up to when rows were inferred
         self._link = np.zeros(n, np.bool_)
@@ -120,7 +121,7 @@ class Fleet:
         self._world_at = math.inf
         self._looked_at = -math.inf
         self._timer: Cancellable | None = None
-        self._stopping = False
+        self.stopping = False
         self._left = 0
         self._on_stopped: Callable[[], None] | None = None
 
@@ -137,9 +138,9 @@ class Fleet:
 
     def stop(self, on_stopped: Callable[[], None]) -> None:
         """Every agent reports what it has, says goodbye and disconnects; ``on_stopped`` is called once."""
-        if self._stopping:
+        if self.stopping:
             return
-        self._stopping = True
+        self.stopping = True
         self._on_stopped = on_stopped
         if self._timer is not None:
             self._timer.cancel()
@@ -160,7 +161,7 @@ class Fleet:
 
     def finished(self, device: Device) -> None:
         self._left -= 1
-        if self._left == 0 and self._stopping:
+        if self._left == 0 and self.stopping:
             self._stopped()
 
     def _stopped(self) -> None:
@@ -183,11 +184,15 @@ class Fleet:
         return sum(len(d.core.queue) for d in self.devices if d.core is not None)
 
     def dropped(self) -> int:
-        return sum(d.core.queue.dropped for d in self.devices if d.core is not None)
+        return self._dropped + sum(d.core.queue.dropped for d in self.devices if d.core is not None)
+
+    def reachable(self) -> int:
+        """How many are on and have a network."""
+        return sum(device.on for device, up in zip(self.devices, self._link.tolist(), strict=True) if up)
 
     def wake(self) -> None:
         """Time runs differently from now on (play, speed): look again."""
-        if not self._stopping:
+        if not self.stopping:
             self._turn()
 
     def inject(
@@ -239,7 +244,7 @@ class Fleet:
             self._timer.cancel()
             self._timer = None
         rate = self.time.rate
-        if rate <= 0 or self._stopping:
+        if rate <= 0 or self.stopping:
             return
         due = self._world_at
         if self._deadlines:
@@ -360,6 +365,7 @@ class Fleet:
         core = self.devices[position].crash()
         if core is not None:
             self._queues[position] = core.queue
+            self._dropped += core.queue.dropped
 
     def _power_off(self, position: int) -> None:
         """A shift ends: the plug is pulled, as it is."""

@@ -141,6 +141,7 @@ class Parent:
         self._reason = "asked to"
         self._failed: ProcessError | None = None
         self._children: list[Child] = []
+        self._injected = 0
         self._told_ready = self._told_connected = False
 
     def run(self) -> int:
@@ -176,6 +177,9 @@ class Parent:
             self._speak("done", do="stop", ref=command.get("ref"))
             self._stop("asked to")
             return
+        if command.get("do") == "inject" and not command.get("id"):
+            self._injected += 1  # one name in all processes
+            command = {**command, "id": f"{command.get('fault')}-{self._injected}"}
         for child in self._children:
             child.tell(command)
 

@@ -38,6 +38,7 @@ Say = Callable[..., None]
 ROWS_PER_REAL_S = 20_000.0  # about 4 % of a core
 TURN_S = 0.05
 LONGEST_TURN_S = 0.5
+LOOK_S = 0.1
 DESCRIPTORS_BESIDE = 200
 _OWN_KEYS = {"do", "fault", "select", "devices", "share", "count", "for", "id", "ref"}
 
@@ -110,7 +111,7 @@ class Worker:
         self._pace = Pace(fitted(0, 0, config.seed), self._clock)
         self._done = threading.Event()
         self._reason = "asked to"
-        self._all_connected = False
+        self._per_s = 0.0
         self._began = self._clock.monotonic()
         self._last = (self._began, 0)
 
@@ -153,6 +154,7 @@ class Worker:
             clock=self.time.spec,
         )
         self._tick()
+        self.loop.call_later(LOOK_S, self._look)
 
     def _stop(self, reason: str) -> None:
         self._reason = reason
@@ -164,24 +166,29 @@ class Worker:
         self.loop.call_later(1.0, self._tick)
         self.fleet.pace = self._pace.update()
         totals = self.fleet.totals
-        if not self._all_connected and totals.connected == sum(d.on for d in self.fleet.devices):
-            self._all_connected = True
-            self._say("state", state="connected", devices=totals.connected, seconds=round(self._since(), 2))
+        now = self._clock.monotonic()
+        since, before = self._last
+        self._per_s = (totals.sent - before) / max(now - since, 1e-3)
+        self._last = (now, totals.sent)
         self._say("stats", **self.figures())
 
-    def _since(self) -> float:
-        return self._clock.monotonic() - self._began
+    def _look(self) -> None:
+        """Until all are connected for the first time."""
+        connected = self.fleet.totals.connected
+        if self.fleet.stopping:
+            return
+        if connected >= self.fleet.reachable():
+            seconds = round(self._clock.monotonic() - self._began, 2)
+            self._say("state", state="connected", devices=connected, seconds=seconds)
+        else:
+            self.loop.call_later(LOOK_S, self._look)
 
     def figures(self) -> dict[str, Any]:
         totals = self.fleet.totals
-        now, sent = self._clock.monotonic(), totals.sent
-        since, before = self._last
-        per_s = (sent - before) / (now - since) if now > since else 0.0
-        self._last = (now, sent)
         return {
             "devices": len(self.fleet.members),
             "connected": totals.connected,
-            "sent": sent,
+            "sent": totals.sent,
             "acked": totals.acked,
             "refused": totals.refused,
             "queued": self.fleet.queued(),
@@ -190,7 +197,7 @@ class Worker:
             "errors": totals.errors,
             "boots": totals.boots,
             "faults": len(self.fleet.faults),
-            "messages_per_s": round(per_s, 1),
+            "messages_per_s": round(self._per_s, 1),
             "rate": self.time.rate,
             "at": self.time.now(),
             "late_s": round(self.fleet.late_s, 3),

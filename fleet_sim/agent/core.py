@@ -375,7 +375,7 @@ class AgentCore:
             self._birth_due = self.online
         elif not self.queue.refuse(event.token):
             return
-        if self.online:
+        if self.online and now >= self._blocked_until:  # several at once are one refusal
             self._blocked_until = now + min(RETRY_S * 2.0 ** min(self._refusals, 10), LONGEST_RETRY_S)
             self._refusals += 1
 

@@ -221,6 +221,25 @@ def test_a_transport_that_refuses_is_asked_again_later_not_at_once(books):
     assert {type(e.message) for e in again} >= {Birth, Event}
 
 
+def test_a_broker_that_keeps_refusing_is_asked_less_and_less_often(books):
+    books.connect()
+    waits = []
+    for _ in range(10):
+        for token in list(books.flying):
+            books.refuse(token)
+        waits.append(books.core.next_at - books.now)
+        books.do(Tick(), books.core.next_at)
+        if not books.flying:  # a beat or a window was due first
+            waits.pop()
+            books.do(Tick(), books.now + 60)
+    assert waits[0] <= 1.0
+    assert max(waits) <= 60.0
+    assert waits[:4] == sorted(waits[:4])
+    books.acknowledge_all()
+    books.do(Happened("thing"))
+    assert books.flying  # and at once again after a success
+
+
 def test_losses_are_counted_and_told():
     books = Books(Limits(reports=10, events=3, inflight=4), window_s=10.0)
     books.start()

@@ -1,9 +1,15 @@
-"""Support for the tests of agent and simulator: a core with its books kept, messages in short."""
+"""Support for the tests of agent and simulator: a core with its books kept, a simulator as a process."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Sequence
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +33,7 @@ from fleetui.common.link import codec
 from fleetui.common.link.messages import Running, Window
 from fleetui.common.link.topics import Topics
 from fleetui.common.sketches import latency as bins
+from tests.helpers.wait import wait_until
 
 T0 = 1_800_000_000.0
 MODEL = Running("vibration", "bearing", "1.0", "x86-64-v3/fp32", "ab" * 32)
@@ -175,3 +182,91 @@ class Books:
 
     def messages(self, kind: type) -> list:
         return [effect.message for effect in self.sent if isinstance(effect.message, kind)]
+
+
+class SimProcess:
+    """``fleet-sim --control stdio`` as its parent sees it."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.lines: list[dict[str, Any]] = []
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "fleet_sim", *arguments, "--control", "stdio"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self._errors: list[bytes] = []
+        self._threads = [threading.Thread(target=self._read), threading.Thread(target=self._read_errors)]
+        for thread in self._threads:
+            thread.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(json.loads(line))
+
+    def _read_errors(self) -> None:
+        assert self.process.stderr is not None
+        self._errors.extend(self.process.stderr)
+
+    @property
+    def errors(self) -> str:
+        return b"".join(self._errors).decode()
+
+    def tell(self, do: str, **fields: Any) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"do": do, **fields}).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def wait(
+        self, kind: str, condition: Callable[[dict[str, Any]], bool] = lambda _: True, timeout: float = 30.0
+    ) -> dict[str, Any]:
+        """The latest line of this kind for which the condition holds."""
+
+        def find() -> dict[str, Any] | None:
+            found = [line for line in reversed(self.lines) if line["kind"] == kind and condition(line)]
+            assert found or self.process.poll() is None or timeout == 0, f"it ended: {self.errors}"
+            return found[0] if found else None
+
+        found = wait_until(find, timeout, f"a line {kind!r} of the simulator ({self.lines[-1:]}, {self.errors})")
+        assert found is not None
+        return found
+
+    def ask(self, do: str, **fields: Any) -> dict[str, Any]:
+        """A command's answer, good or bad."""
+        ref = len(self.lines) + 1000
+        self.tell(do, ref=ref, **fields)
+        answer = wait_until(
+            lambda: next((line for line in self.lines if line.get("ref") == ref), None),
+            20.0,
+            f"an answer to {do!r}",
+        )
+        assert answer is not None
+        return answer
+
+    def end(self, timeout: float = 30.0) -> int:
+        """Close its stdin, as a parent that is gone, and wait."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+        try:
+            return self.process.wait(timeout)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            for thread in self._threads:
+                thread.join()
+            for stream in (self.process.stdout, self.process.stderr):
+                assert stream is not None
+                stream.close()
+
+
+@contextlib.contextmanager
+def simulator(*arguments: str) -> Iterator[SimProcess]:
+    process = SimProcess(*arguments)
+    try:
+        yield process
+    finally:
+        code = process.end()
+    assert code == 0, process.errors
+    assert "Traceback" not in process.errors, process.errors
