@@ -122,7 +122,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
 
 
 def follows_the_table(statuses: list[LinkStatus]) -> bool:
-    """Each change of state is one that ``domain/states.py`` draws (a word more about the same state is no change)."""
+    """Each change of state is one that ``domain/states.py`` draws; a word more about the same state is none."""
     before = states.LINK.start
     for status in statuses:
         after = states.LinkState(str(status.state))

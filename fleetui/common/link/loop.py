@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import logging
+import random
 import selectors
 import socket
 import threading
@@ -34,6 +35,7 @@ WRITE = selectors.EVENT_WRITE
 KEEPALIVE_EVERY_S = 2.0  # each connection looks at its keepalive this often, a slice of them at a time
 KEEPALIVE_SLICES = 20
 IDLE_POLL_S = 30.0
+AT_ONCE = 500  # calls, and transports to flush, in one turn: then it is the sockets' turn again
 
 
 class Readiness(Protocol):
@@ -145,6 +147,8 @@ class LinkLoop:
         self.name = name
         self.counters = LoopCounters()
         self.gate = ConnectGate(self, connects_per_s, handshakes_per_s, connects_at_once)
+        self.rng = random.Random()  # for transports that bring none: each takes 2.5 KiB
+        self.scratch = memoryview(bytearray(65_536))  # what was read, until it is taken in the same call
         self.resolver = Resolver(self.clock, self.call_soon_threadsafe)
         self._selector = selectors.DefaultSelector()
         self._driven: dict[Driven, None] = {}
@@ -301,7 +305,7 @@ class LinkLoop:
             pass
 
     def _run_calls(self) -> None:
-        for _ in range(len(self._calls)):  # what they post themselves waits for the next turn
+        for _ in range(min(len(self._calls), AT_ONCE)):  # what they post themselves waits for the next turn
             function, args = self._calls.popleft()
             self._guard(function, *args)
 
@@ -327,7 +331,7 @@ class LinkLoop:
                 self._guard(transport.keepalive)
 
     def _run_marked(self) -> None:
-        for _ in range(len(self._marked)):
+        for _ in range(min(len(self._marked), AT_ONCE)):
             client = self._marked.popleft()
             client.dirty = False
             self._guard(client.flush)

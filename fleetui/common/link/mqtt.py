@@ -101,8 +101,8 @@ class MqttTransport(LinkClient):
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        """``clock`` is the loop's unless given; ``rng`` decides the jitter of reconnects."""
-        super().__init__(config, loop, rng or random.Random())
+        """``clock`` is the loop's; ``rng``, for the jitter of reconnects, too, unless another is given."""
+        super().__init__(config, loop, rng or loop.rng)
         if clock is not None and clock is not loop.clock:
             raise ValueError("a transport counts time as its loop does")
         self._loop = loop

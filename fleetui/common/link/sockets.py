@@ -20,7 +20,6 @@ from fleetui.common.link.loop import READ, WRITE, LinkLoop
 from fleetui.common.link.resolve import Address
 from fleetui.common.link.transport import LinkCounters
 
-CHUNK = 65_536
 OUT_LIMIT = 262_144
 
 
@@ -163,25 +162,29 @@ class LinkSocket:
         if pos < len(data):
             self._pos = len(data)
             return data[pos:]
+        if data:
+            self._in, self._pos = b"", 0
         if not self._fresh:
             raise BlockingIOError
+        # Into a piece of memory that all connections share: a buffer for each recv would fragment the heap.
+        scratch = self._loop.scratch
         try:
-            data = self._sock.recv(CHUNK)
+            count = self._sock.recv_into(scratch)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             self._fresh = False
             raise BlockingIOError from None
         except OSError as error:
             self.error = error
             raise
-        if not data:
+        if not count:
             self.error = self.error or ConnectionResetError(errno.ECONNRESET, "the broker closed the connection")
-            return data
+            return b""
         # A short read has emptied the system's buffer; TLS returns a record at a time and says nothing of more.
-        self._fresh = self._tls or len(data) == CHUNK
-        self._counters.bytes_in += len(data)
-        self._in = data
-        self._pos = min(size, len(data))
-        return data[:size]
+        self._fresh = self._tls or count == len(scratch)
+        self._counters.bytes_in += count
+        self._in = bytes(scratch[:count])
+        self._pos = min(size, count)
+        return self._in[:size]
 
     def send(self, data: bytes | bytearray) -> int:
         if len(self._out) > OUT_LIMIT:
