@@ -121,7 +121,7 @@ class StationConfig:
     limit: Limit = field(default_factory=Limit)
     max_devices: int = 100_000
     gap_age_s: float = 30.0  # real time until a missing report counts as lost
-    gather_s: float = 0.006  # how long the first message of a batch waits for others
+    gather_s: float = 0.002  # how long the first message of a batch waits for others
     batch_most: int = 2_000
     lease_s: float = 6.0  # real time; a silent leader is followed after this
     sample_s: float = 10.0  # fleet time between two points of the fleet's own curves

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetui.common.link.messages import Running
-from fleetui.station.ingest.fold import Known, Standing, fold, heard_at, new_device, plausible
+from fleetui.common.sketches.latency import quantile_ms
+from fleetui.station.ingest.fold import Known, Standing, fold, heard_at, new_device, plausible, quantiles_ms
 from fleetui.store.records import METRICS, NAN, DeviceRow
 from tests.helpers.station import NOW, Speaker
 
@@ -164,6 +165,15 @@ def test_health_comes_with_its_reasons():
     row = fold(known, speaker.beat(NOW, disk=0.97, temperature=90.0), NOW, PRESENT).known.row
     assert 0 < row.health < 0.7
     assert row.reasons == ("disk 97 % full", "90 °C")
+
+
+@given(
+    st.lists(st.integers(0, 2**53) | st.just(0) | st.integers(0, 9), max_size=96),
+    st.lists(st.floats(0, 1), min_size=1, max_size=4).map(sorted),
+)
+def test_the_quick_quantiles_are_the_sketchs_own(counts, qs):
+    for quick, plain in zip(quantiles_ms(counts, qs), [quantile_ms(counts, q) for q in qs], strict=True):
+        assert quick == pytest.approx(plain, rel=1e-6, nan_ok=True)
 
 
 @given(st.permutations(range(6)), st.integers(0, 2))

@@ -38,8 +38,7 @@ class Sampler:
                 self._merge()
 
     def _merge(self) -> None:
-        for histogram in self._pending:
-            self._bins += latency.expand(histogram)
+        self._bins = latency.merge(self._bins, *self._pending)
         self._pending.clear()
 
     def sample(
