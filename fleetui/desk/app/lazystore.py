@@ -13,12 +13,12 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from sqlalchemy import Connection
-
 from fleetui.common.domain.clock import Clock
 from fleetui.common.domain.errors import StoreError
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from fleetui.store.store import Store
 
 T = TypeVar("T")
