@@ -18,12 +18,10 @@ from fleetui.common.domain.errors import OperatorError
 from fleetui.common.domain.states import ChildState
 from fleetui.desk.app.columns import DeviceTable
 from fleetui.desk.app.commands import Command, CommandRegistry, Need
-from fleetui.desk.app.feed import ChangeFeed, FeedStatus
 from fleetui.desk.app.notices import Level, NoticeAction, NoticeCentre
 from fleetui.desk.app.operations import Operation, Operations
 from fleetui.desk.app.settings_list import REFRESH_HZ, THEME
 from fleetui.desk.app.text import QT_TRANSLATE_NOOP
-from fleetui.desk.app.wishes import WishDesk
 from fleetui.desk.ui.bridge import Bridge
 from fleetui.desk.ui.context import DeskContext
 from fleetui.desk.ui.crash import Crash, CrashDialog, CrashGuard, fault_crash
@@ -34,8 +32,10 @@ from fleetui.desk.ui.window import APP, MainWindow
 from fleetui.store.records import Changes
 
 if TYPE_CHECKING:
+    from fleetui.desk.app.feed import ChangeFeed, FeedStatus
     from fleetui.desk.app.instance import Instance
     from fleetui.desk.app.supervise import Note
+    from fleetui.desk.app.wishes import WishDesk
 
 log = logging.getLogger("fleetui.desk")
 
@@ -87,9 +87,6 @@ class DeskApplication(QObject):
         operations = Operations(
             self.bridge.post, instance.clock, lambda operation, error: self._unhandled(operation, error)
         )
-        self.wishes = WishDesk(
-            instance.base, instance.store, instance.clock, operations, notices.wish_failed, lambda: self.feed.look()
-        )
         self.context = DeskContext(
             settings=settings,
             commands=CommandRegistry(),
@@ -98,15 +95,12 @@ class DeskApplication(QObject):
             store=instance.store,
             clock=instance.clock,
             notices=notices,
-            wishes=self.wishes,
+            wishes=lambda: self._make_wishes(operations),
             instance=instance,
             theme=theme,
             parent=self,
         )
-        self.feed = ChangeFeed(
-            instance.store, instance.clock, self.bridge.post, self._deliver, self._feed_status,
-            settings.get(REFRESH_HZ), self.bridge.next_turn,
-        )  # fmt: skip
+        self.feed: ChangeFeed | None = None
         self.window = MainWindow(self.context)
         self.links = Links(self.context, instance.children, self)
         self._stop_thread: threading.Thread | None = None
@@ -118,7 +112,7 @@ class DeskApplication(QObject):
     def _connect(self) -> None:
         settings, context, window = self.context.settings, self.context, self.window
         settings.observe(lambda _key, value: context.theme.set_mode(value), THEME.key)
-        settings.observe(lambda _key, value: self.feed.set_rate(value), REFRESH_HZ.key)
+        settings.observe(lambda _key, value: self.feed.set_rate(value) if self.feed else None, REFRESH_HZ.key)
         self.links.changed.connect(window.show_link)
         window.closing.connect(self.close)
         context.ticked.connect(self._ticked)
@@ -156,7 +150,7 @@ class DeskApplication(QObject):
         if self._begun or self._stop_thread is not None:
             return
         self._begun = True
-        self.feed.start()
+        threading.Thread(target=self._load, name="desk-load", daemon=True).start()
         self.instance.start(lambda note: self.bridge.post(lambda: self._note(note)))
         if self.guard is not None:
             self._fault = self.guard.open_fault_file(self.instance.base.log / "fault.txt")
@@ -169,10 +163,41 @@ class DeskApplication(QObject):
                     actions=(NoticeAction("Show details", command=LAST_CRASH.id),),
                 )
 
+    def _load(self) -> None:
+        """On a thread of its own: the database library takes half a second to load, and no frame waits for it."""
+        import fleetui.desk.app.feed
+        import fleetui.desk.app.wishes
+        import fleetui.store.store  # noqa: F401 - all three only to have them loaded
+
+        self.bridge.post(self._follow)
+
+    def _follow(self) -> None:
+        """Begins to follow the store."""
+        from fleetui.desk.app.feed import ChangeFeed
+
+        if self.closing:
+            return
+        instance, bridge = self.instance, self.bridge
+        hz = self.context.settings.get(REFRESH_HZ)
+        self.feed = ChangeFeed(
+            instance.store, instance.clock, bridge.post, self._deliver, self._feed_status, hz, bridge.next_turn
+        )
+        self.feed.start()
+
+    def _make_wishes(self, operations: Operations) -> WishDesk:
+        from fleetui.desk.app.wishes import WishDesk
+
+        instance, failed = self.instance, self.context.notices.wish_failed
+        return WishDesk(instance.base, instance.store, instance.clock, operations, failed, self._written)
+
+    def _written(self) -> None:
+        if self.feed is not None:
+            self.feed.look()
+
     # ------------------------------------------------------------ what arrives
 
     def _deliver(self, changes: Changes) -> None:
-        self.wishes.take(changes)
+        self.context.wishes.take(changes)
         self.context.take(changes)
         if changes.events:
             self.context.notices.events(changes.events, self._named)
@@ -294,7 +319,8 @@ class DeskApplication(QObject):
 
     def _stop(self) -> None:
         """On its own thread: each of these may wait, and each has an end of its own."""
-        for what in (self.feed.stop, self.context.operations.close, self.instance.close):
+        feed = self.feed
+        for what in (*((feed.stop,) if feed else ()), self.context.operations.close, self.instance.close):
             try:
                 what()
             except Exception:

@@ -8,7 +8,7 @@ have to say arrives through ``bridge.py``, which emits ``changed`` once per deli
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QObject, Signal
@@ -62,7 +62,7 @@ class DeskContext(QObject):
         store: Store,
         clock: Clock,
         notices: NoticeCentre,
-        wishes: WishDesk,
+        wishes: WishDesk | Callable[[], WishDesk],
         instance: Instance | None,
         theme: Theme,
         parent: QObject | None = None,
@@ -75,13 +75,20 @@ class DeskContext(QObject):
         self.store = store
         self.clock = clock
         self.notices = notices
-        self.wishes = wishes
+        self._wishes = wishes
         self.instance = instance
         self.theme = theme
         self.caught_up = False
         self.views: dict[str, SavedView] = {}
         self.stations: dict[str, StationStatus] = {}
         self.events: list[EventRow] = []
+
+    @property
+    def wishes(self) -> WishDesk:
+        """Where wishes are asked for; made when it is first needed, since it brings the database library along."""
+        if callable(self._wishes):
+            self._wishes = self._wishes()
+        return self._wishes
 
     def take(self, changes: Changes) -> None:
         """One delivery of the feed: the table is brought up to date, then everybody is told. Main thread."""

@@ -194,7 +194,7 @@ class NoticeDrawer(Overlay):
         named(self._area, self.tr("Notifications"))
         self._empty = EmptyState(
             theme, "bell", self.tr("Nothing has happened"),
-            self.tr("Warnings and errors of devices, broker and station appear here."),
+            self.tr("Warnings and errors of devices, broker and station appear here."), width=320,
         )  # fmt: skip
         layout = column(head, self._quiet_line, line(), self._area, self._empty, space=0)
         layout.setStretch(3, 1)

@@ -336,6 +336,7 @@ class ShortcutSheet(Overlay):
             for group, commands in self._registry.groups().items()
             if any(c.shortcut for c in commands)
         ]
+        groups.sort(key=lambda group: -len(group[1]))  # the largest first, so that both columns end alike
         columns: tuple[list[QWidget], list[QWidget]] = ([], [])
         heights = [0, 0]
         for group, commands in groups:

@@ -142,11 +142,17 @@ class Photographer(QObject):
             return context.caught_up
         online = context.table.words("status") if len(context.table) else []
         count = dict(online).get("online", 0)
-        return len(context.table) >= demo.devices and count >= 0.7 * demo.devices and bool(context.stations)
+        return len(context.table) >= demo.devices and count >= 0.7 * demo.devices and self._station_runs()
+
+    def _station_runs(self) -> bool:
+        """And is connected: while the history is read, the demo's station makes room for a while."""
+        links = self.desk.links
+        return links["station"].status == "running" and links["broker"].status == "connected"
 
     def _history_is_there(self) -> bool:
         assert self.desk.instance.demo is not None
-        return self.desk.instance.demo.status.history in {History.DONE, History.FAILED, History.UNWANTED}
+        over = self.desk.instance.demo.status.history in {History.DONE, History.FAILED, History.UNWANTED}
+        return over and self._station_runs()
 
     def _charts_are_there(self) -> bool:
         page = self._window.page
@@ -177,7 +183,7 @@ class Photographer(QObject):
         self._window.notifications.toasts.clear()
         first = notices.say(
             Level.WARNING,
-            "12 devices are overheating; last: the processor is at 84 °C",
+            "12 devices are overheating; last: the processor is at 84\u00a0°C",
             key="shot:1",
             actions=devices,
             quiet=True,

@@ -435,6 +435,9 @@ class MainWindow(QMainWindow):
     def showEvent(self, event: QEvent) -> None:
         super().showEvent(event)
         self._seconds.start()
+        if self.focusWidget() is None:
+            # Nothing is chosen yet; the first Tab goes to the first button.
+            self.centralWidget().setFocus()
 
     def hideEvent(self, event: QEvent) -> None:
         self._seconds.stop()

@@ -26,7 +26,6 @@ from fleetui.desk.ui.widgets.card import TONES, FilterCard, Section
 from fleetui.desk.ui.widgets.empty import EmptyState
 from fleetui.desk.ui.widgets.figures import Cell, Figures, FiguresTable, Line
 from fleetui.desk.ui.widgets.timechart import Layer, TimeChart
-from fleetui.store import series
 from fleetui.store.records import Changes, Series
 
 if TYPE_CHECKING:
@@ -244,9 +243,9 @@ class OverviewPage(Page):
         self.versions = FiguresTable(
             self.context.theme, self.tr("Models and versions"),
             (
-                Figures(self.tr("Version")), Figures(self.tr("Online of all"), 130),
-                Figures(self.tr("Devices"), 72, right=True), Figures(self.tr("Online"), 68, right=True),
-                Figures(self.tr("Failing"), 68, right=True),
+                Figures(self.tr("Version")), Figures(self.tr("Online of all"), 104),
+                Figures(self.tr("Devices"), 66, right=True), Figures(self.tr("Online"), 60, right=True),
+                Figures(self.tr("Failing"), 62, right=True),
             ),
         )  # fmt: skip
         self.versions.chosen.connect(self._open)
@@ -261,9 +260,9 @@ class OverviewPage(Page):
         self.sites = FiguresTable(
             self.context.theme, self.tr("Sites, the worst first"),
             (
-                Figures(self.tr("Site")), Figures(self.tr("Health"), 130),
-                Figures(self.tr("Devices"), 72, right=True), Figures(self.tr("Offline"), 68, right=True),
-                Figures(self.tr("Failing"), 68, right=True),
+                Figures(self.tr("Site")), Figures(self.tr("Health"), 104),
+                Figures(self.tr("Devices"), 66, right=True), Figures(self.tr("Offline"), 60, right=True),
+                Figures(self.tr("Failing"), 62, right=True),
             ),
         )  # fmt: skip
         self.sites.chosen.connect(self._open)
@@ -417,6 +416,8 @@ class OverviewPage(Page):
         self._loaded_at = context.clock.monotonic()
 
         def work() -> dict[str, Series]:
+            from fleetui.store import series  # with the database library, which the first frame does without
+
             with context.store.read() as connection:
                 return {m: series.read(connection, "", m, start, end, max_points=POINTS) for m in METRICS}
 

@@ -66,7 +66,7 @@ class FilterCard(Clickable):
         self.setAccessibleDescription(self._description)
 
     def show_trend(self, values: npt.NDArray[np.float64]) -> None:
-        tone, _ = TONES[self.rule.role]
+        tone, _ = TONES[self.card.role]
         self.spark.show_values(values, "control" if tone == "idle" else tone)
 
 

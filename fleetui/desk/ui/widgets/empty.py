@@ -10,14 +10,20 @@ from PySide6.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 from fleetui.desk.ui.theme import Theme
 from fleetui.desk.ui.widgets.basic import IconLabel, column, label, row
 
+WIDTH = 460
+
 
 class EmptyState(QWidget):
     """An icon, a sentence, what to do, and perhaps buttons, in the middle of where things will be."""
 
-    WIDTH = 440
-
     def __init__(
-        self, theme: Theme, icon: str, title: str, text: str = "", actions: Sequence[QWidget] = ()
+        self,
+        theme: Theme,
+        icon: str,
+        title: str,
+        text: str = "",
+        actions: Sequence[QWidget] = (),
+        width: int = WIDTH,
     ) -> None:
         super().__init__()
         self._title = label(title, "heading")
@@ -25,8 +31,8 @@ class EmptyState(QWidget):
         self._title.setWordWrap(True)
         self._text = label(text, "body", "muted", wrap=True)
         self._text.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self._text.setMaximumWidth(self.WIDTH)
-        self._text.setMinimumWidth(240)
+        # A label that wraps has no width of its own to speak of.
+        self._text.setFixedWidth(width)
         if not text:
             self._text.hide()
         inside: QVBoxLayout = column(
