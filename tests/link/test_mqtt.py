@@ -435,6 +435,41 @@ def test_random_packets_end_in_a_retry(
     assert loop.counters.errors == 0
 
 
+def test_a_packet_id_that_is_still_out_is_not_given_twice(loop: LinkLoop) -> None:
+    """Ids go round after 65,535; one may belong to a message that the broker has not acknowledged yet."""
+    taken: list[int] = []
+
+    def serve(sock: socket.socket) -> None:
+        sock.recv(4096)
+        sock.sendall(CONNACK)
+        data = b""
+        while more := sock.recv(4096):
+            data += more
+            while len(data) >= 8:
+                (mid,) = struct.unpack("!H", data[5:7])
+                taken.append(mid)
+                if mid != 1:
+                    sock.sendall(b"\x40\x02" + data[5:7])
+                data = data[8:]
+
+    with fake_broker(serve) as broker:
+        transport = mqtt_transport(loop, broker, "c")
+        heard = Collector(transport)
+        transport.start()
+        heard.wait_online()
+        for round_ in range(3):
+            transport.publish("t", b"", qos=1, on_done=heard.note(str(round_)))
+            wait_until(lambda r=round_: len(taken) == r + 1, what="arrived")
+            assert transport._client is not None
+            transport._client._last_mid = 0
+        wait_until(lambda: ("2", True) in heard.done, what="acknowledged")
+        assert taken[0] == 1
+        assert set(taken[1:]) == {2}
+        assert len(transport._inflight) == 1
+        transport.stop()
+        wait_until(lambda: ("0", False) in heard.done, what="answered")
+
+
 # ---------------------------------------------------------------- keepalive
 
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -300,6 +300,8 @@ class MqttTransport(LinkClient):
         if expiry_s is not None or item.response_topic is not None or item.correlation is not None:
             properties = _publish_properties(expiry_s, item.response_topic, item.correlation)
         info = client.publish(item.topic, item.payload, item.qos, item.retain, properties)
+        while info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:  # the next packet id belongs to one that is still out
+            info = client.publish(item.topic, item.payload, item.qos, item.retain, properties)
         if item.qos:
             return info.mid
         client.loop_write()

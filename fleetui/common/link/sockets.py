@@ -70,7 +70,7 @@ class Dialer:
             self._sock, self._tls = sock, False
             sock.setblocking(False)
             code = sock.connect_ex(address)
-            if code in {0, errno.EINPROGRESS}:
+            if code in {0, errno.EINPROGRESS, errno.EWOULDBLOCK}:
                 self._want(WRITE)
                 return
             self._error = OSError(code, os.strerror(code))

@@ -122,7 +122,11 @@ class Transport(Protocol):
         """Begin to connect; returns at once. What happens is told through ``on_status``."""
 
     def stop(self, *, say_goodbye: bool = True) -> None:
-        """Disconnect and forget the queue. Without goodbye the broker publishes the will."""
+        """Disconnect and forget the queue; returns at once, ``on_status`` tells when it is done.
+
+        With a goodbye, what the broker has room for of what was published before is written first. Without one
+        the broker publishes the will.
+        """
 
     def publish(
         self,
