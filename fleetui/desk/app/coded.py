@@ -7,6 +7,7 @@ messages) are swept out when they are more than the rows are. Main thread only.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -91,7 +92,12 @@ class TextColumn:
             # Sorted before but for what was added: quick for the sort that Python has.
             self._sorted.sort(key=self._keys.__getitem__)
             ranks = np.empty(len(self.texts) + 1, dtype=np.float64)
-            ranks[self._sorted] = np.arange(len(self._sorted))
+            keys = [self._keys[code] for code in self._sorted]
+            # Texts that read alike ("Berlin", "berlin") share a place; then the device's id decides.
+            steps = np.fromiter(
+                (a != b for a, b in itertools.pairwise(keys)), dtype=np.int64, count=max(0, len(keys) - 1)
+            )
+            ranks[self._sorted] = np.concatenate(([0], np.cumsum(steps)))[: len(keys)]
             ranks[-1] = np.nan  # what the code -1 picks
             self._ranks = ranks
         return self._ranks[self.codes]

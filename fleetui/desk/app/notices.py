@@ -98,6 +98,7 @@ class NoticeCentre:
         self._ids = itertools.count(1)
         self._spoke: dict[str, float] = {}
         self._started = clock.now()
+        self._read_once = False
         self._on_new: list[Callable[[Notice], None]] = []
         self._on_changed: list[Callable[[], None]] = []
 
@@ -191,15 +192,14 @@ class NoticeCentre:
             source=source,
         )
 
-    def events(
-        self, events: Iterable[EventRow], named: Callable[[str], str] = str, *, at_start: bool = False
-    ) -> None:
+    def events(self, events: Iterable[EventRow], named: Callable[[str], str] = str) -> None:
         """From the feed: warnings and worse, grouped by what happened.
 
-        ``at_start``, when the store is read for the first time, the last day is listed without a word. What comes
-        in later and is older than this desk is history that somebody reads in, and nothing to be told of.
+        What the store holds at the start is listed without a word, as far as it is of the last day. What comes in
+        later and is older than this desk is history that somebody reads in, and nothing to be told of.
         """
-        oldest = self._started - (DAY_S if at_start else LATE_S)
+        oldest = self._started - (LATE_S if self._read_once else DAY_S)
+        self._read_once = True
         groups: dict[tuple[str, str], list[EventRow]] = {}
         for event in events:
             if event.level >= Level.WARNING and event.source != "desk" and event.at >= oldest:

@@ -210,3 +210,9 @@ def docs_table(declared: tuple[Setting[Any], ...] = SETTINGS) -> str:
             lines.append(f"| `{s.key}` | `{default}` | {values} | **{s.label}.** {s.description}{restart}{old} |")
         lines.append("")
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(docs_table())

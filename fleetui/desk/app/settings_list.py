@@ -119,7 +119,7 @@ BROKER_MOSQUITTO = Setting(
     "broker.mosquitto",
     "",
     CONNECTION,
-    QT_TRANSLATE_NOOP("Settings", "mosquitto program"),
+    QT_TRANSLATE_NOOP("Settings", "Path of mosquitto"),
     QT_TRANSLATE_NOOP("Settings", "Where the mosquitto program lies, if it is not found on the path."),
     restart=True,
     placeholder="/usr/sbin/mosquitto",
