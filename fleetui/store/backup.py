@@ -217,7 +217,7 @@ def _into(
         engines.set_up_file(engine)
     with engine.connect() as connection, connection.begin():
         if file is None:
-            schema.check_encoding(connection, target)
+            schema.check_server(connection, target)
         before = _before(connection, target, clock.now(), force=force)
         _drop(connection)
         schema.upgrade_to(connection, info.schema)

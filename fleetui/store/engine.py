@@ -11,6 +11,7 @@ power cut must not lose what was acknowledged. At a few commits a second that co
 from __future__ import annotations
 
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -133,20 +134,33 @@ def _postgres(url: URL, *, writes: bool) -> Engine:
 
 def set_up_file(engine: Engine) -> None:
     """Of SQLite: write-ahead logging, and shrinking by and by. Both stand in the file and are set up once."""
-    raw = None
+    pause = threading.Event()
+    for last in [False] * 40 + [True]:
+        try:
+            mode = _set_up_once(engine)
+            break
+        except sqlite3.Error as error:
+            # Programs that start at once get in each other's way here, and SQLite does not wait by itself.
+            if last or getattr(error, "sqlite_errorcode", 0) & 0xFF not in {
+                sqlite3.SQLITE_BUSY,
+                sqlite3.SQLITE_LOCKED,
+            }:
+                # Raised by the driver itself, so it has to be dressed for faults.translate().
+                raise DBAPIError(None, None, error) from None
+            pause.wait(0.05)
+    if mode != "wal":
+        raise StoreError("The store's folder does not allow SQLite's write-ahead log", "Put it on a local disk")
+
+
+def _set_up_once(engine: Engine) -> str:
+    raw = engine.raw_connection()
     try:
-        raw = engine.raw_connection()
         cursor = raw.cursor()
         mode = cursor.execute("PRAGMA journal_mode").fetchone()[0]
         if mode != "wal":
             cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")  # only takes hold in an empty file
             mode = cursor.execute("PRAGMA journal_mode=WAL").fetchone()[0]
         cursor.close()
-    except sqlite3.Error as error:
-        # Raised by the driver itself, so it has to be dressed for faults.translate().
-        raise DBAPIError(None, None, error) from None
     finally:
-        if raw is not None:
-            raw.close()
-    if mode != "wal":
-        raise StoreError("The store's folder does not allow SQLite's write-ahead log", "Put it on a local disk")
+        raw.close()
+    return str(mode)

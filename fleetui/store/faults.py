@@ -101,6 +101,8 @@ def _of_postgres(error: DBAPIError, url: URL) -> StoreError | None:
         return StoreError(
             f"The database {name} does not allow this ({first})", "Give the user rights on its schema"
         )
+    if state == "25006":
+        return StoreError(f"The database {name} is read-only", "Use the primary server, not a standby")
     if state == "53300":
         return StoreError(f"The database {name} has no connection left", "Raise max_connections, or close programs")
     if state[:2] == "53":

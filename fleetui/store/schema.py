@@ -22,6 +22,7 @@ log = logging.getLogger("fleetui.store")
 
 HEAD = "0001"  # the newest revision in migrations/versions; a test holds the two together
 SCRIPTS = Path(__file__).parent / "migrations"
+_MINIMUM_POSTGRES = (13,)  # transactions whose fate can be asked for
 _ADVISORY = 7_304_116_051  # an arbitrary number: the lock that upgrading programs take on PostgreSQL
 
 
@@ -41,6 +42,15 @@ def current(connection: Connection) -> str | None:
     return found
 
 
+def glance(engine: Engine, url: URL) -> str | None:
+    """The revision, without waiting for anybody. StoreError where the tables are somebody else's."""
+    with engine.connect() as connection, connection.begin():
+        found = current(connection)
+        if found is None:
+            _refuse_strangers(connection, url)
+        return found
+
+
 def prepare(
     engine: Engine, url: URL, *, create: bool, to: Migrations | None = None, said: Callable[[str], None] = log.info
 ) -> str | None:
@@ -51,7 +61,7 @@ def prepare(
         if before == migrations.head:
             return before
         if engine.dialect.name == "postgresql":
-            check_encoding(connection, url)
+            check_server(connection, url)
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY})
             before = current(connection)  # another program may have been faster
             if before == migrations.head:
@@ -122,7 +132,11 @@ def _refuse_strangers(connection: Connection, url: URL) -> None:
         )
 
 
-def check_encoding(connection: Connection, url: URL) -> None:
+def check_server(connection: Connection, url: URL) -> None:
+    """Of PostgreSQL: whether it is one that we can use."""
+    version = connection.dialect.server_version_info or (0,)
+    if version < _MINIMUM_POSTGRES:
+        raise StoreError(f"The server of {shown(url)} is PostgreSQL {version[0]}", "Use version 13 or newer")
     encoding = connection.execute(text("SHOW server_encoding")).scalar_one()
     if encoding != "UTF8":
         raise StoreError(

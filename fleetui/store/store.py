@@ -57,17 +57,21 @@ class Store:
         file = engines.file_of(parsed)
         if file is not None and not create and not file.exists():
             raise StoreError(f"There is no store at {file}", "Check the address, or start fleetui once to make it")
-        writing = engines.make(parsed, writes=True)
+        writing, reading = engines.make(parsed, writes=True), engines.make(parsed, writes=False)
         words.forget_on_rollback(writing)
         try:
+            # Nobody is made to wait for a look, and nothing is touched that is not ours.
+            if file is not None and check:
+                integrity.at_start(reading, file)
+            revision = schema.glance(reading, parsed)
             if file is not None:
                 engines.set_up_file(writing)
-                if check:
-                    integrity.at_start(writing, file)
-            schema.prepare(writing, parsed, create=create)
-            return cls(parsed, clock, writing, engines.make(parsed, writes=False))
+            if revision != schema.HEAD:
+                schema.prepare(writing, parsed, create=create)
+            return cls(parsed, clock, writing, reading)
         except BaseException as error:
             writing.dispose()
+            reading.dispose()
             found = faults.translate(error, parsed)
             if found is error:
                 raise

@@ -49,9 +49,9 @@ def database_of(url: str) -> str:
 
 
 class PostgresServer:
-    """A private cluster. Unsafe on purpose (no flushing): a test's data need not survive the machine."""
+    """A private cluster; for tests it does not flush: their data need not survive the machine."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, flush: bool = False) -> None:
         initdb, postgres = _program("initdb"), _program("postgres")
         if initdb is None or postgres is None:
             raise FileNotFoundError(MISSING)
@@ -66,7 +66,7 @@ class PostgresServer:
             self._initdb([initdb, "-D", str(data)], as_user)
             self._log = (self.folder / "log").open("wb")
             self._process = subprocess.Popen(
-                [postgres, "-D", str(data), "-k", str(self.folder), "-h", "", *self._settings()],
+                [postgres, "-D", str(data), "-k", str(self.folder), "-h", "", *self._settings(flush)],
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=subprocess.STDOUT,
@@ -108,11 +108,12 @@ class PostgresServer:
             raise RuntimeError(f"initdb failed: {done.stderr[-500:]}")
 
     @staticmethod
-    def _settings() -> list[str]:
+    def _settings(flush: bool) -> list[str]:
+        on = "on" if flush else "off"
         settings = {
-            "fsync": "off",
-            "full_page_writes": "off",
-            "synchronous_commit": "off",
+            "fsync": on,
+            "full_page_writes": on,
+            "synchronous_commit": on,
             "max_connections": "60",
             "shared_buffers": "64MB",
             "max_wal_size": "512MB",
