@@ -125,7 +125,8 @@ class Journal:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o600)
             size = os.fstat(fd).st_size
             if not size:
-                os.write(fd, MAGIC)
+                _write_all(fd, MAGIC)
+                self._sync_folder()
                 size = len(MAGIC)
         except OSError as error:
             raise StoreError(
@@ -209,11 +210,21 @@ class Journal:
             os.close(self._snapshot_fd)
             self._snapshot_fd = -1
             path.replace(path.with_suffix(".log"))
+            self._sync_folder()
             for (_, number), old in self._files().items():
                 if number < self.generation:
                     old.unlink()
         except OSError as error:
             self.abandon_snapshot(error.strerror or str(error))
+
+    def _sync_folder(self) -> None:
+        """With ``fsync``: new names outlive the machine, too."""
+        if self._fsync:
+            fd = os.open(self.folder, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
 
     def abandon_snapshot(self, why: str) -> None:
         log.warning("The journal could not be shortened: %s; it is tried again later", why)

@@ -78,7 +78,8 @@ class Message:
             if self.forward or subscriptions or self.expires is not None:
                 body = self.forward
                 if self.expires is not None:
-                    body += b"\x02" + max(1, int(self.expires - now)).to_bytes(4, "big")
+                    left = min(max(1, int(self.expires - now)), 0xFFFF_FFFF)
+                    body += b"\x02" + left.to_bytes(4, "big")
                 for identifier in subscriptions:
                     body += b"\x0b" + encode_varint(identifier)
                 tail = encode_varint(len(body)) + body

@@ -208,9 +208,9 @@ async def _main(settings: Settings, *, child: bool) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
-    if hasattr(signal, "SIGHUP"):
+    with contextlib.suppress(NotImplementedError):  # Windows has none of this
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stopping.set)
         loop.add_signal_handler(signal.SIGHUP, broker.reload)
     if child:
 

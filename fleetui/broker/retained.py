@@ -7,7 +7,7 @@ thousand devices that each ask for ``fleet/f/down/<id>/+`` cost ten thousand bin
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from fleetui.broker.message import Memory, Message
 
@@ -44,6 +44,14 @@ class Retained:
         message.hold(self._memory)
         if not topic.startswith(b"$"):
             self.bytes += len(message.payload)
+
+    def fill(self, messages: Iterable[Message]) -> None:
+        """Into an empty store, many at once."""
+        for message in messages:
+            self._by_topic[message.coded[2:]] = message
+            message.hold(self._memory)
+            self.bytes += len(message.payload)
+        self._order = sorted(self._by_topic)
 
     def remove(self, topic: bytes) -> bool:
         old = self._by_topic.pop(topic, None)

@@ -121,10 +121,7 @@ class Session:
             return True
         weight = 0 if stored else len(message.payload)
         limits = core.limits
-        if (
-            self.bytes + weight > (limits.station_queue_bytes if self.station else limits.queue_bytes)
-            or core.memory.held > limits.memory
-        ):
+        if self.bytes + weight > (limits.station_queue_bytes if self.station else limits.queue_bytes):
             return self._drop()
         queue = self.queue
         direct = (
@@ -134,9 +131,9 @@ class Session:
             and not self.resend
             and len(self.inflight) < self.window
         )
-        if not direct and queue:
+        if not direct:
             most = limits.station_queue_messages if self.station else limits.queue_messages
-            if len(queue) >= most:
+            if (queue and len(queue) >= most) or core.memory.held > limits.memory:
                 return self._drop()
         self.number += 1
         item = (message, qos, retain, ids, self.number, share, weight)

@@ -1,8 +1,8 @@
 """What outlives the process: each step of a kept session and each retained message goes to the journal.
 
 The core and its sessions call the small methods here as things happen; ``commit`` ends a turn. Without a journal
-every one of them does nothing. A message's body is written once per generation of the journal, the first time
-something refers to it.
+every one of them does nothing. Wills do not outlive the process: who was connected when it died is expected
+back. A message's body is written once per generation of the journal, the first time something refers to it.
 
 When the journal has grown well beyond what is alive, a snapshot is written in slices of at most ``SLICE`` bytes
 between the turns, so that hundreds of large retained blobs stall nobody.
@@ -73,8 +73,7 @@ class State:
                 log.warning("A part of the journal in %s makes no sense and is left out: %s", journal.folder, error)
         self._message = reading.last_message
         self._session = reading.last_session
-        for message in reading.retained.values():
-            core.retained.set(message)
+        core.retained.fill(reading.retained.values())
         newest: dict[str, KeptSession] = {kept.client_id: kept for kept in reading.sessions.values()}
         for kept in newest.values():
             self._restore_session(core, kept, reading.messages)
@@ -231,7 +230,7 @@ class State:
         return True
 
     def _maybe_shorten(self, journal: Journal) -> None:
-        if journal.size < 2 * journal.snapshot_size:
+        if journal.size < self._floor + journal.snapshot_size // 2:
             return
         self._retry_above = journal.size + self._floor
         self._shorten()

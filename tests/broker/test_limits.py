@@ -154,6 +154,50 @@ def test_what_is_on_its_way_counts_like_what_waits():
     assert station.publish(DOWN, b"x" * 300, qos=1) == 0
 
 
+def test_many_overlapping_subscriptions_with_identifiers_do_no_harm(tmp_path):
+    """Each message carries all of the identifiers: a number that has to fit wherever it is written."""
+    world = World(tmp_path, subscriptions=400)
+    device = world.client("dev1", expiry=100)
+    for i in range(300):
+        pattern = "/".join("+" if i >> bit & 1 else "x" for bit in range(9))
+        device.subscribe(Request(f"fleet/test/trust/{pattern}", 1), identifier=i + 1)
+    station = world.station()
+    assert station.publish("fleet/test/trust/" + "/".join("x" * 9), b"p", qos=1) == 0
+    (message,) = device.messages(ack=False)
+    assert len(message.properties[Property.SUBSCRIPTION_ID]) == 300
+    world = world.crash()
+    (again,) = world.client("dev1", clean=False, expiry=100).messages()
+    assert sorted(again.properties[Property.SUBSCRIPTION_ID]) == list(range(1, 301))
+    assert world.core.counters.bugs == 0
+    world.state.close()
+
+
+def test_a_clock_that_jumps_back_does_no_harm():
+    world = World()
+    device = world.client("dev1")
+    device.subscribe(Request("fleet/test/down/dev1/+", 1))
+    station = world.station()
+    station.publish(DOWN, b"kept", retain=True, message_expiry=0xFFFF_FFFF)
+    world.clock.jump(-10_000_000)
+    world.advance(1)
+    device.subscribe(Request("fleet/test/down/dev1/+", 1))
+    assert device.messages()[-1].properties[Property.MESSAGE_EXPIRY] == 0xFFFF_FFFF
+
+
+def test_who_reads_gets_on_although_the_memory_is_full():
+    world = World(memory=10_000, queue_messages=100_000)
+    away = world.client("dev2", expiry=100)
+    away.subscribe("fleet/test/down/dev2/+")
+    away.vanish()
+    here = world.client("dev1")
+    here.subscribe("fleet/test/down/dev1/+")
+    station = world.station()
+    while station.publish("fleet/test/down/dev2/ask", b"x" * 1000, qos=1) == 0:
+        pass
+    assert station.publish(DOWN, b"y", qos=1) == 0
+    assert here.payloads() == [b"y"]
+
+
 def test_one_ceiling_over_everything_held():
     world = World(memory=50_000, queue_messages=100_000, queue_bytes=MIB)
     for name in ("dev1", "dev2"):

@@ -359,7 +359,7 @@ class RawClient:
         return self.connack
 
     def packet_id(self) -> int:
-        self._next_id += 1
+        self._next_id = self._next_id % 65_535 + 1
         return self._next_id
 
     def subscribe(self, *requests: packets.Request | str, identifier: int | None = None) -> list[int]:
