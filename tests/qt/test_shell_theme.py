@@ -115,7 +115,7 @@ def test_every_icon_is_one_colour_on_one_grid(qapp: QApplication) -> None:
 
 
 def test_every_icon_that_is_named_exists() -> None:
-    call = r"\b(?:icon|pixmap|Icon\w+)\((?:\w+(?:\.\w+)*, )?"
+    call = r"\b(?:icon|pixmap|Icon\w+)\((?:(?:\w+\.)*_?theme, )?"
     named = re.compile(call + r""""([a-z][a-z-]*)"|icon="([a-z-]+)"|Look\("([a-z-]+)",""")
     known = {file.stem for file in resources.path("icons").glob("*.svg")}
     used = set()

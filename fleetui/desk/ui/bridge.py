@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from PySide6.QtCore import QObject, Qt, QTimer, Signal, Slot
 
@@ -30,6 +30,12 @@ class Bridge(QObject):
         self._tasks: deque[Task] = deque()
         self._awake = False
         self._closed = False
+        self._turns: deque[Task] = deque()
+        # A timer object, not QTimer.singleShot(0, …): that is a posted event, and goes before painting.
+        self._turn = QTimer(self)
+        self._turn.setSingleShot(True)
+        self._turn.setInterval(0)
+        self._turn.timeout.connect(self._next)
         self._wake.connect(self._drain, Qt.ConnectionType.QueuedConnection)
 
     def post(self, task: Task) -> None:
@@ -48,18 +54,30 @@ class Bridge(QObject):
         with self._lock:
             tasks, self._tasks = self._tasks, deque()
             self._awake = False
+        self._run(tasks)
+
+    def next_turn(self, task: Task) -> None:
+        """On the main thread: runs ``task`` after everything that waits has had its turn, painting included."""
+        if not self._closed:
+            self._turns.append(task)
+            self._turn.start()
+
+    @Slot()
+    def _next(self) -> None:
+        turns, self._turns = self._turns, deque()
+        self._run(turns)
+
+    @staticmethod
+    def _run(tasks: Iterable[Task]) -> None:
         for task in tasks:
             try:
                 task()
             except Exception:  # noqa: BLE001 - one task's bug must not cost the others; it goes where all bugs go
                 sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
 
-    def next_turn(self, task: Task) -> None:
-        """On the main thread: runs ``task`` after everything that waits has had its turn, painting included."""
-        if not self._closed:
-            QTimer.singleShot(0, self, lambda: self._closed or task())
-
     def close(self) -> None:
         with self._lock:
             self._closed = True
             self._tasks.clear()
+        self._turns.clear()
+        self._turn.stop()
