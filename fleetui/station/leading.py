@@ -152,18 +152,22 @@ class Leading:
             # In the queue before the first message of this connection, and so known before it is folded.
             away = real - self._down_since if self._was_online else None
             self._was_online = True
-            self.intake.post(lambda: self._link_up(now, away))
+            self.intake.post(lambda: self._link_up(now, away, kept=status.session_present))
         elif before.state is LinkState.ONLINE and status.state is not LinkState.ONLINE:
             self._down_since = real
             self.intake.post(lambda: self._link_down(now, status.reason))
 
     # ------------------------------------------------------------ the ingest thread
 
-    def _link_up(self, now: float, away_s: float | None) -> None:
+    def _link_up(self, now: float, away_s: float | None, *, kept: bool) -> None:
         self.presence.listen(now)
-        if away_s is not None:
-            text = f"The link to the broker is back after {_seconds(away_s)}; silence counts from now on"
-            self.ledger.tell(now, "link.up", 1, text)
+        if away_s is None:
+            return
+        text = f"The link to the broker is back after {_seconds(away_s)}; silence counts from now on"
+        self.ledger.tell(now, "link.up", 1, text)
+        if not kept:
+            text = "The broker has forgotten this station's session: reports of the time between may be lost"
+            self.ledger.tell(now, "link.forgotten", 3, text)
 
     def _link_down(self, now: float, reason: str) -> None:
         self.presence.deafen()

@@ -148,7 +148,9 @@ class Device:
 class World:
     """A store, a broker in memory, stations and devices in one virtual time."""
 
-    def __init__(self, folder: Path, *, faults: Faults | None = None, **config: Any) -> None:
+    def __init__(
+        self, folder: Path, store_url: str | None = None, *, faults: Faults | None = None, **config: Any
+    ) -> None:
         self.clock = ManualClock(NOW)
         self.broker = LoopbackBroker(
             self.clock, random.Random(7), faults, queue_limit=100_000, receive_maximum=4_000
@@ -158,13 +160,14 @@ class World:
         self._config = {"gather_s": 0.0, "rollup_s": 1e9, "fleet": "test"} | config
         self.stations: list[Station] = []
         self.devices: dict[str, Device] = {}
-        self.store = Store.open(self.base.store_url, clock=self.clock)
+        self.store_url = store_url or self.base.store_url
+        self.store = Store.open(self.store_url, clock=self.clock)
         self.said: list[dict[str, Any]] = []
 
     def station(self, **config: Any) -> Station:
         given = self._config | config
         made = Station(
-            StationConfig(self.base, self.base.store_url, BrokerAddress("memory", 1), **given),
+            StationConfig(self.base, self.store_url, BrokerAddress("memory", 1), **given),
             checker(self.base),
             make_link=lambda link, _clock: LoopbackLink(self.broker, link),
             say=lambda kind, **fields: self.said.append({"kind": kind, **fields}),

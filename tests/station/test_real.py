@@ -142,7 +142,8 @@ def test_a_station_killed_at_random_moments_loses_nothing(broker, publishers):
 
 @pytest.mark.faults
 def test_a_broker_that_ends_loses_nothing_and_nobody_goes_offline(broker, publishers):
-    """Ours is killed. Mosquitto ends in order: a killed one forgets what it acknowledged since its last save."""
+    """Ours is killed in the midst of it. Mosquitto 2.0.11 forgets the sessions of MQTT 5 clients even when it ends
+    in order (it answers "no session" afterwards), so there it ends while nothing is under way."""
     with running_station(broker.folder, *options_for(broker)) as station:
         station.wait_leading()
         publishers.wait_online()
@@ -152,11 +153,16 @@ def test_a_broker_that_ends_loses_nothing_and_nobody_goes_offline(broker, publis
         if broker.ours:
             broker.kill()
         else:
+            publishers.wait_acked()
+            before = keys(publishers.acked)
+            wait_until(lambda: before <= windows_of(broker.folder), 20, "everything stored")
             broker.stop()
         station.wait_for("state", link="waiting")
         broker.restart()
         station.wait_leading()
         publishers.wait_online()
+        for i, speaker in enumerate(publishers.speakers):
+            publishers.say(i, speaker.window(now(), start=now() - 7200))
         publishers.wait_acked()
         wanted = keys(publishers.acked)
         wait_until(lambda: wanted <= windows_of(broker.folder), 20, "everything stored")

@@ -10,8 +10,8 @@ from tests.helpers.station import NOW, World
 
 
 @pytest.fixture
-def world(tmp_path):
-    made = World(tmp_path)
+def world(tmp_path, store_url):
+    made = World(tmp_path, store_url)
     yield made
     made.close()
 
@@ -102,11 +102,13 @@ def test_a_machine_that_slept_holds_no_silence_against_anybody(world):
     assert len(world.events("station.stalled")) == 1
 
 
-def test_killed_stations_lose_nothing_of_what_was_acknowledged(tmp_path):
+def test_killed_stations_lose_nothing_of_what_was_acknowledged(tmp_path, store_url):
     """Delay, duplicates, breaking connections; the station is killed again and again. At the end every window that
     a broker acknowledged to its device is stored, once."""
     world = World(
-        tmp_path, faults=Faults(delay_s=(0.0, 0.05), duplicate=0.1, break_every_s=20.0, reorder=0.05, reorder_s=0.5)
+        tmp_path,
+        store_url,
+        faults=Faults(delay_s=(0.0, 0.05), duplicate=0.1, break_every_s=20.0, reorder=0.05, reorder_s=0.5),
     )
     rng = random.Random(11)
     station = world.station()
@@ -220,7 +222,7 @@ def test_a_wish_is_carried_out(world):
 
 
 @pytest.mark.parametrize(
-    ("kind", "arguments", "state", "words"),
+    ("wished", "arguments", "state", "words"),
     [
         ("device.rename", {"device": "nobody", "name": "x"}, WishState.FAILED, "There is no device nobody"),
         ("device.rename", {"device": "d1"}, WishState.REFUSED, "It needs a text as 'name'"),
@@ -236,12 +238,12 @@ def test_a_wish_is_carried_out(world):
         ("world.peace", {}, WishState.REFUSED, "does not know how to carry out 'world.peace'"),
     ],
 )
-def test_what_cannot_be_done_ends_with_a_sentence(world, kind, arguments, state, words):
+def test_what_cannot_be_done_ends_with_a_sentence(world, wished, arguments, state, words):
     world.station()
     device = world.device()
     device.say(device.speaker.birth())
     world.run(1)
-    asked = world.ask(kind, **arguments)
+    asked = world.ask(wished, **arguments)
     world.run(1)
     wish = world.wish(asked)
     assert wish.state is state
