@@ -54,7 +54,7 @@ class Instance:
         self._on_note: OnNote = lambda _note: None
         self._order = self._children()
         self._begun: set[str] = set()
-        self._broker_port = 0
+        self._broker_port = self._last_port()
         self._closing = threading.Event()
         self.supervisor = Supervisor(base.run, SystemClock(), self._heard)
         for name in self._order:
@@ -157,6 +157,7 @@ class Instance:
         if note.state is ChildState.RUNNING and note.line.get("kind") == "ready":
             if note.name == BROKER:
                 self._broker_port = self._port(note) or self._broker_port
+                self._keep_port()
             at = self._order.index(note.name) if note.name in self._order else len(self._order)
             for following in self._order[at + 1 : at + 2]:
                 self._start_once(following)
@@ -165,6 +166,24 @@ class Instance:
         if self.demo is not None:
             note = self.demo.heard(note, self.supervisor)
         self._on_note(note)
+
+    @property
+    def _port_file(self) -> Path:
+        return self.base.run / "broker.port"
+
+    def _last_port(self) -> int:
+        """Where the broker listened last, also under an earlier desk; 0 where that is unknown or taken by now."""
+        try:
+            port = int(self._port_file.read_text("ascii"))
+        except (OSError, ValueError):
+            return 0
+        return port if 0 < port < 65_536 and not commandlines.answers(port) else 0
+
+    def _keep_port(self) -> None:
+        try:
+            self._port_file.write_text(f"{self._broker_port}\n", "ascii")
+        except OSError as error:
+            log.warning("the broker's port is not remembered: %s", error)
 
     @staticmethod
     def _port(note: Note) -> int:
