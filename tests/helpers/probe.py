@@ -33,7 +33,9 @@ class _Device:
 class Probe:
     """``count`` devices on one loop, each reporting every ``every_s`` until stopped."""
 
-    def __init__(self, host: str, port: int, secret: bytes, fleet: str, *, count: int = 20, every_s: float = 0.1) -> None:
+    def __init__(
+        self, host: str, port: int, secret: bytes, fleet: str, *, count: int = 20, every_s: float = 0.1
+    ) -> None:
         self.topics = Topics(fleet)
         self.clock = SystemClock()
         self.loop = LinkLoop(self.clock, name="probe")
@@ -132,7 +134,7 @@ def stored(database: Path) -> set[tuple[str, str, int]]:
         found = {
             (name, "win", round(start - 1_800_000_000.0))
             for name, start in connection.execute(
-                'SELECT d.device, w.start FROM inference_window w JOIN device d ON d.number = w.device '
+                "SELECT d.device, w.start FROM inference_window w JOIN device d ON d.number = w.device "
                 "WHERE d.device LIKE 'probe-%'"
             )
         }
