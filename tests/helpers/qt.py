@@ -137,7 +137,7 @@ def station_status(now: float = NOW, **counters: float) -> StationStatus:
         "received": 1_284_031.0, "decoded": 1_284_019.0, "rejected": 12.0, "duplicates": 3.0, "lost": 4.0,
         "dropped": 0.0, "stored": 1_284_016.0, "received_per_s": 41.2, **counters,
     }  # fmt: skip
-    return StationStatus("station-1", now, True, "connected", "", "127.0.0.1:18830", counted, "0.1.0", 4242)
+    return StationStatus("station-1", now, True, "online", "", "127.0.0.1:18830", counted, "0.1.0", 4242)
 
 
 def read_all(store: Store) -> Changes:

@@ -75,7 +75,6 @@ class DeskApplication(QObject):
 
     ended = Signal()
     _stopped = Signal()
-    _stopping_child = Signal(str)
 
     def __init__(self, app: QApplication, instance: Instance, guard: CrashGuard | None = None) -> None:
         super().__init__()
@@ -127,9 +126,7 @@ class DeskApplication(QObject):
             registry.bind("app.demo.faster", lambda: self._change_speed(1))
             registry.bind("app.demo.slower", lambda: self._change_speed(-1))
             registry.set_facts(demo__running=True, demo__paused=False)
-        queued = Qt.ConnectionType.QueuedConnection
-        self._stopped.connect(self._finish, queued)
-        self._stopping_child.connect(self._say_stopping, queued)
+        self._stopped.connect(self._finish, Qt.ConnectionType.QueuedConnection)
         self._app.commitDataRequest.connect(self.save_state)
         self.stopping = Stopping(window, context.theme)
         self.stopping.hurry.clicked.connect(window.hide)
@@ -226,7 +223,7 @@ class DeskApplication(QObject):
         if self._stop_thread is None:
             self.context.notices.child(note)
         elif note.state is ChildState.STOPPING and note.sentence:
-            self._stopping_child.emit(note.name)
+            self._say_stopping(note.name)
 
     def _unhandled(self, operation: Operation[Any], error: Exception) -> None:
         if isinstance(error, OperatorError) or self.guard is None:
@@ -327,7 +324,6 @@ class DeskApplication(QObject):
                 log.exception("while closing")
         self._stopped.emit()
 
-    @Slot(str)
     def _say_stopping(self, name: str) -> None:
         words = {
             "simulator": self.tr("Stopping the simulated fleet…"),

@@ -37,7 +37,7 @@ SIZES = ((1280, 800), (1920, 1080))
 THEMES = ("light", "dark")
 PATIENCE_S = 90.0
 HISTORY_S = 240.0
-LOOK_MS = 60
+LOOK_MS = 30
 TURNS = 3  # turns of the event loop with nothing under way before a picture is taken
 
 

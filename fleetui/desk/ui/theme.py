@@ -166,7 +166,7 @@ class Theme(QObject):
             "idle": Look("minus", "idle", self.tr("idle")),
             "reading": Look("busy", "info", self.tr("reading")),
             "silent": Look("late", "bad", self.tr("silent")),
-            "backing off": Look("busy", "warn", self.tr("restarting")),
+            "backing_off": Look("busy", "warn", self.tr("restarting")),
             "connecting": Look("busy", "warn", self.tr("connecting")),
             "disconnected": Look("offline", "bad", self.tr("disconnected")),
             "running": Look("online", "ok", self.tr("running")),
