@@ -5,6 +5,7 @@ Every one of them is a command that a person could type: ``fleetui broker``, ``f
 
 from __future__ import annotations
 
+import getpass
 import shutil
 import socket
 import sys
@@ -82,7 +83,10 @@ def mosquitto(base: BaseDir, settings: Settings) -> list[str]:
             "Install the Debian package mosquitto, or choose the built-in broker in the settings",
         )
     folder = certificates(base, settings, mosquitto_port(settings))
-    return [program, "-c", str(folder / "mosquitto.conf")]
+    # Started as root, mosquitto becomes another user and could not read our keys; else the line means nothing.
+    own = folder / "mosquitto-here.conf"
+    own.write_text(f"user {getpass.getuser()}\n{(folder / 'mosquitto.conf').read_text('utf-8')}", "utf-8")
+    return [program, "-c", str(own)]
 
 
 def answers(port: int) -> bool:

@@ -144,9 +144,10 @@ class Supervisor:
     def send(self, name: str, command: Mapping[str, Any]) -> None:
         """One JSON line to the child's stdin. Raises :class:`ProcessError` where it cannot take it now."""
         with self._lock:
-            child = self._children[name]
-            if child.process is None or child.state is not ChildState.RUNNING:
-                raise ProcessError(f"{_capital(child.spec.title)} is not running", "Wait until it is up again")
+            child = self._children.get(name)
+            if child is None or child.process is None or child.state is not ChildState.RUNNING:
+                title = child.spec.title if child is not None else f"the {name}"
+                raise ProcessError(f"{_capital(title)} is not running", "Wait until it is up again")
             child.process.send(json.dumps(command, separators=(",", ":")).encode() + b"\n")
 
     # ------------------------------------------------------------ looking
