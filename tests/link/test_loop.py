@@ -79,7 +79,7 @@ class _Pipe:
 
     def on_ready(self, events: int) -> None:
         self.events.append(events)
-        if events & READ:
+        if events & READ and self.near.fileno() >= 0:  # a second call may have been asked for before the end
             with contextlib.suppress(BlockingIOError):
                 self.near.recv(100)
         if self.fail:
