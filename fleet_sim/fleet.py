@@ -50,6 +50,7 @@ MOST_ROWS = 1024  # a device is given in one go
 CELLS = 1 << 16  # rows that are drawn in one go, over all devices
 RESTLESS_S = 1.0  # how often faults that move with time are looked at, in fleet time
 WILL_DELAY_S = 2
+LONGEST_BACKOFF_S = 15.0  # real seconds; nobody waits a minute for a demo to come back
 LIMITS = Limits(reports=200, bytes=96 * 1024, events=40, inflight=8)  # thousands share this memory
 
 
@@ -349,6 +350,7 @@ class Fleet:
                 keepalive_s=self.options.keepalive_s,
                 session_expiry_s=self.options.session_expiry_s,
                 queue_limit=self.options.limits.inflight + 16,
+                backoff_max_s=LONGEST_BACKOFF_S,
             ),
         )
         self._booted[position] = self._sampled[position] = now

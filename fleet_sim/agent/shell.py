@@ -51,9 +51,9 @@ from fleetui.common.link.transport import LinkConfig, LinkState, LinkStatus, Mes
 
 log = logging.getLogger("fleetui.agent")
 
-WILL_DELAY_S = 5
+WILL_DELAY_S = 3
 SESSION_EXPIRY_S = 300
-STATE_EVERY_S = 5.0
+STATE_EVERY_S = 3.0
 GOODBYE_WITHIN_S = 3.0  # for what is still to be sent, then as long again for the goodbye
 LONGEST_WAIT_S = 1.0
 MOST_MESSAGES = 64

@@ -30,9 +30,10 @@ from fleet_sim.agent.events import (
 )
 from fleet_sim.agent.queue import Limits, ReportQueue
 from fleetui.common.link import codec
-from fleetui.common.link.messages import Running, Window
-from fleetui.common.link.topics import Topics
+from fleetui.common.link.messages import Ask, Running, UpMessage, Window
+from fleetui.common.link.topics import Down, Topics, Up
 from fleetui.common.sketches import latency as bins
+from tests.helpers.broker import RunningBroker
 from tests.helpers.wait import wait_until
 
 T0 = 1_800_000_000.0
@@ -184,6 +185,38 @@ class Books:
         return [effect.message for effect in self.sent if isinstance(effect.message, kind)]
 
 
+class Listener:
+    """A station's ear on a real broker: decodes everything, and keeps it."""
+
+    def __init__(self, broker: RunningBroker, *, keep: bool = False) -> None:
+        self.topics = Topics(broker.fleet)
+        self.messages: list[tuple[str, Up, UpMessage]] = []
+        self._client = broker.paho("station", session_expiry=3600 if keep else 0, clean=not keep)
+        self._client.on_message = self._on_message
+        subscribed: list[object] = []
+        self._client.on_subscribe = lambda *arguments: subscribed.append(arguments)
+        self._client.subscribe(self.topics.all_up, qos=1)
+        wait_until(lambda: subscribed, what="the station's subscription")
+
+    def _on_message(self, _client: object, _data: object, message: Any) -> None:
+        device, kind = self.topics.parse_up(message.topic)
+        self.messages.append((device, kind, codec.decode_up(kind, message.payload, device)))
+
+    def ask(self, device: str, ask: Ask) -> None:
+        self._client.publish(self.topics.down(device, Down.ASK), codec.encode(ask), qos=1).wait_for_publish(10)
+
+    def of(self, kind: Up, device: str = "") -> list[Any]:
+        return [m for d, k, m in list(self.messages) if k is kind and device in {"", d}]
+
+    def wait(self, kind: Up, count: int = 1, device: str = "", timeout: float = 20.0) -> list[Any]:
+        found = wait_until(
+            lambda: self.of(kind, device) if len(self.of(kind, device)) >= count else [],
+            timeout,
+            f"{count} of {kind} from {device or 'anybody'}",
+        )
+        return list(found)
+
+
 class SimProcess:
     """``fleet-sim --control stdio`` as its parent sees it."""
 
@@ -219,12 +252,16 @@ class SimProcess:
         self.process.stdin.flush()
 
     def wait(
-        self, kind: str, condition: Callable[[dict[str, Any]], bool] = lambda _: True, timeout: float = 30.0
+        self,
+        kind: str,
+        condition: Callable[[dict[str, Any]], bool] = lambda _: True,
+        timeout: float = 30.0,
+        since: int = 0,
     ) -> dict[str, Any]:
-        """The latest line of this kind for which the condition holds."""
+        """The latest line of this kind for which the condition holds, of those that came ``since``."""
 
         def find() -> dict[str, Any] | None:
-            found = [line for line in reversed(self.lines) if line["kind"] == kind and condition(line)]
+            found = [line for line in reversed(self.lines[since:]) if line["kind"] == kind and condition(line)]
             assert found or self.process.poll() is None or timeout == 0, f"it ended: {self.errors}"
             return found[0] if found else None
 

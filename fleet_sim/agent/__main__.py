@@ -1,0 +1,7 @@
+"""``python -m fleet_sim.agent``."""
+
+import sys
+
+from fleet_sim.agent.cli import main
+
+sys.exit(main())
