@@ -157,7 +157,7 @@ def test_on_a_bad_network_nothing_that_matters_is_lost(network):
 def test_a_broker_that_is_down_costs_no_rows():
     heard = Heard()
     world, _ = run(600, heard=heard, stop=False, options=Options(beat_s=60.0, window_s=120.0, quiet=True))
-    world.broker.down(forget=True)
+    world.broker.down()
     world.run_for(3000)
     assert world.fleet.totals.connected == 0
     assert world.fleet.queued() > 12 * 20
