@@ -14,7 +14,6 @@ import itertools
 import os
 import pwd
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -48,6 +47,11 @@ def database_of(url: str) -> str:
     return url.split("?", maxsplit=1)[0].rsplit("/", maxsplit=1)[1]
 
 
+# Stops the server ("fast": it ends its sessions first) when its standard input ends, as it does when the tests are
+# killed.
+_GUARDED = '"$@" </dev/null & server=$!; cat >/dev/null; kill -INT $server; wait $server'
+
+
 class PostgresServer:
     """A private cluster; for tests it does not flush: their data need not survive the machine."""
 
@@ -57,17 +61,16 @@ class PostgresServer:
             raise FileNotFoundError(MISSING)
         self.folder = Path(tempfile.mkdtemp(prefix="fleetui-pg-"))
         self._user = self._unprivileged()
-        data = self.folder / "data"
         as_user: dict[str, object] = {}
         if self._user is not None:
             os.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
             as_user = {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
         try:
-            self._initdb([initdb, "-D", str(data)], as_user)
+            self._initdb([initdb, "-D", str(self.folder / "data")], as_user)
             self._log = (self.folder / "log").open("wb")
             self._process = subprocess.Popen(
-                [postgres, "-D", str(data), "-k", str(self.folder), "-h", "", *self._settings(flush)],
-                stdin=subprocess.DEVNULL,
+                ["sh", "-c", _GUARDED, "sh", postgres, *self._arguments(flush)],
+                stdin=subprocess.PIPE,
                 stdout=self._log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -83,6 +86,10 @@ class PostgresServer:
         except BaseException:
             self.stop()
             raise
+
+    def _arguments(self, flush: bool) -> list[str]:
+        place = ["-D", str(self.folder / "data"), "-k", str(self.folder), "-h", ""]
+        return place + self._settings(flush)
 
     @staticmethod
     def _unprivileged() -> pwd.struct_passwd | None:
@@ -109,6 +116,7 @@ class PostgresServer:
 
     @staticmethod
     def _settings(flush: bool) -> list[str]:
+        """What is given on the command line; the configuration file stays as initdb wrote it."""
         on = "on" if flush else "off"
         settings = {
             "fsync": on,
@@ -165,13 +173,9 @@ class PostgresServer:
             )
 
     def stop(self) -> None:
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)  # "fast": ends sessions, then stops
-            try:
-                self._process.wait(20)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(60)
         SESSION_PIDS.discard(self._process.pid)
         self._log.close()
         shutil.rmtree(self.folder, ignore_errors=True)
