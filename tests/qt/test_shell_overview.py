@@ -182,6 +182,16 @@ def test_a_gap_in_what_was_measured_is_a_gap() -> None:
     values = np.array([1.0, 1, math.nan, 1, 1, 1, 1])
     assert pieces(at, values) == [slice(0, 2), slice(3, 4), slice(4, 7)]
     assert pieces(np.zeros(0), np.zeros(0)) == []
+    assert pieces(np.array([5.0]), np.ones(1)) == [slice(0, 1)]
+    assert pieces(np.array([0.0, 900]), np.ones(2)) == [slice(0, 2)]
+
+
+def test_a_sparse_past_and_a_dense_present_are_one_line() -> None:
+    past, present = np.arange(0, 3600, 900.0), np.arange(3300, 3600, 10.0)
+    at = np.r_[past, present]
+    assert pieces(at, np.ones(at.size)) == [slice(0, at.size)]
+    later = np.r_[at, np.arange(3900, 4000, 10.0)]
+    assert pieces(later, np.ones(later.size)) == [slice(0, at.size), slice(at.size, later.size)]
 
 
 def test_value_near_a_moment() -> None:

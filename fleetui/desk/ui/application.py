@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import QCoreApplication, QEvent, QObject, Qt, QTimer, Signal, Slot
+from PySide6.QtCore import QCoreApplication, QEvent, QObject, Qt, Signal, Slot
 from PySide6.QtWidgets import QApplication
 
 from fleetui.common.domain.errors import OperatorError
@@ -138,9 +138,14 @@ class DeskApplication(QObject):
 
     def show(self, page: str = "") -> None:
         """The window with its page; what takes longer begins when that has been painted."""
-        self.context.navigate(page or self.window.last_page)
+        wanted = page or self.window.last_page
+        if self.window.is_quick(wanted):
+            self.context.navigate(wanted)
+        else:
+            self.window.expect(wanted)
+            self.window.first_frame.connect(lambda: self.context.navigate(wanted))
+        self.window.first_frame.connect(self._begin)
         self.window.show()
-        QTimer.singleShot(0, self, self._begin)
 
     @Slot()
     def _begin(self) -> None:

@@ -117,7 +117,7 @@ class Photographer(QObject):
         if len(context.table):
             device = self._device()
             site = context.table.text("site", context.table.row_of(device))
-            yield Step("devices", lambda: go("devices", filter=""))
+            yield Step("devices", self._devices)
             yield Step("devices-filtered", lambda: go("devices", filter=f"site:{site} and status:online"))
             yield Step("device", lambda: go("devices", filter="", device=device))
         yield Step("settings", lambda: go("settings"))
@@ -161,6 +161,11 @@ class Photographer(QObject):
     def _overview(self) -> None:
         self._window.notifications.toasts.clear()
         self._context.navigate("overview")
+
+    def _devices(self) -> None:
+        if "devices.close" in self._context.commands:
+            self._context.commands.run("devices.close")
+        self._context.navigate("devices", filter="")
 
     def _palette(self) -> None:
         self._context.navigate("overview")

@@ -41,6 +41,7 @@ class PageSpec:
     module: str
     cls: str
     foot: bool = False
+    quick: bool = True  # it is there at once; one that brings libraries along comes after the first frame
 
 
 PAGES: tuple[PageSpec, ...] = (
@@ -50,7 +51,7 @@ PAGES: tuple[PageSpec, ...] = (
     ),
     PageSpec(
         "devices", QT_TRANSLATE_NOOP("Commands", "Devices"), "devices",
-        "fleetui.desk.ui.pages.devices", "DevicesPage",
+        "fleetui.desk.ui.pages.devices", "DevicesPage", quick=False,
     ),
     PageSpec(
         "settings", QT_TRANSLATE_NOOP("Commands", "Settings"), "settings",
@@ -161,10 +162,14 @@ class SearchBox(QPushButton):
 
 
 class MainWindow(QMainWindow):
-    """One window over one :class:`DeskContext`. ``closing`` asks whoever owns the application to shut down."""
+    """One window over one :class:`DeskContext`. ``closing`` asks whoever owns the application to shut down.
+
+    ``first_frame`` comes once, after the window was painted for the first time.
+    """
 
     closing = Signal()
     page_shown = Signal(str)
+    first_frame = Signal()
 
     def __init__(self, context: DeskContext, pages: tuple[PageSpec, ...] = PAGES) -> None:
         super().__init__()
@@ -180,6 +185,7 @@ class MainWindow(QMainWindow):
         self._past: list[tuple[str, dict[str, Any]]] = []
         self._ahead: list[tuple[str, dict[str, Any]]] = []
         self._may_close = False
+        self._painted = False
         self._shortcuts: list[QShortcut] = []
         self._build(pages)
         self.palette_ = CommandPalette(self, context.theme, context.commands)
@@ -305,6 +311,14 @@ class MainWindow(QMainWindow):
         return lambda: self.context.navigate(page_id)
 
     # ------------------------------------------------------------ pages
+
+    def expect(self, page_id: str) -> None:
+        """Shows rail and title as they will be, before the page is made."""
+        self.rail.show_page(page_id)
+        self.title.setText(translate(self._specs[page_id].title))
+
+    def is_quick(self, page_id: str) -> bool:
+        return self._specs[page_id].quick
 
     @property
     def page_id(self) -> str:
@@ -438,6 +452,13 @@ class MainWindow(QMainWindow):
         if self.focusWidget() is None:
             # Nothing is chosen yet; the first Tab goes to the first button.
             self.centralWidget().setFocus()
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        super().paintEvent(event)
+        if not self._painted:
+            self._painted = True
+            # Queued: children paint after their parent, and this frame is not out yet.
+            QTimer.singleShot(0, self, self.first_frame.emit)
 
     def hideEvent(self, event: QEvent) -> None:
         self._seconds.stop()

@@ -23,7 +23,7 @@ from fleetui.desk.ui.widgets.basic import named
 
 Floats = npt.NDArray[np.float64]
 _STEPS_S = (60, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 2 * 86400, 7 * 86400)
-GAP = 3.5  # times the usual distance of two points
+GAP = 3.5  # times the distance of the points beside it
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +216,7 @@ class TimeChart(QWidget):
                 xs = self._x(plot, layer.at[part])
                 ys = plot.bottom() - layer.values[part] / top * plot.height()
                 if xs.size == 1:
-                    painter.drawPoint(QPointF(xs[0], ys[0]))
+                    painter.drawEllipse(QPointF(xs[0], ys[0]), 1.2, 1.2)
                 else:
                     painter.drawPath(_polyline(xs, ys))
 
@@ -314,9 +314,12 @@ def pieces(at: Floats, values: Floats) -> list[slice]:
     if not at.size:
         return []
     steps = np.diff(at)
-    usual = float(np.median(steps)) if steps.size else 0.0
     known = np.isfinite(values)
-    breaks = np.flatnonzero((steps > GAP * max(usual, 1e-9)) | (known[1:] != known[:-1])) + 1
+    # Measured against the steps beside it: a past with a point every quarter of an hour is whole in itself.
+    beside = np.full(steps.size, np.inf)
+    if steps.size > 1:
+        beside = np.maximum(np.r_[steps[1], steps[:-1]], np.r_[steps[1:], steps[-2]])
+    breaks = np.flatnonzero((steps > GAP * beside) | (known[1:] != known[:-1])) + 1
     edges = [0, *breaks.tolist(), at.size]
     return [slice(a, b) for a, b in itertools.pairwise(edges) if b > a and known[a]]
 
