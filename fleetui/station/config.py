@@ -127,6 +127,9 @@ class StationConfig:
     sample_s: float = 10.0  # fleet time between two points of the fleet's own curves
     status_s: float = 1.0
     rollup_s: float = 30.0
+    retention_s: float = (
+        600.0  # real time; the first time so long after taking the lead: a recording may come first
+    )
     ask_timeout_s: float = 10.0  # real time
     run: str = field(default_factory=run_name)
 

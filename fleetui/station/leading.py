@@ -57,6 +57,7 @@ class Leading:
         store: Store,
         leadership: Leadership,
         clock: Clock,
+        real: Clock,
         counters: Counters,
         check: Check,
         make_link: MakeLink,
@@ -67,6 +68,7 @@ class Leading:
         self._config = config
         self._store = store
         self._clock = clock
+        self._real = real
         self._counters = counters
         self._retention = retention or Retention()
         self._topics = Topics(config.fleet)
@@ -115,6 +117,7 @@ class Leading:
         self._dropped = counters.dropped
         self._told_dropped = -TELL_EVERY_S
         self._next_rollup = clock.monotonic() + config.rollup_s / 2
+        self._next_retention = clock.monotonic() + config.retention_s
         self._broker_dropped = 0
 
     def start(self, term: int) -> None:
@@ -177,13 +180,14 @@ class Leading:
 
     def _woke(self) -> None:
         """Was this machine, or this thread, asleep? Then nobody was listening either."""
-        now, real = self._clock.now(), self._clock.monotonic()
-        last, self._woke_at = self._woke_at, (now, real)
+        wall, real = self._real.now(), self._real.monotonic()
+        last, self._woke_at = self._woke_at, (wall, real)
         if last is None:
             return
         # A suspended machine's monotonic clock stands still, its wall clock does not.
-        slept = max(real - last[1], (now - last[0]) / self._clock.rate)
+        slept = max(real - last[1], wall - last[0])
         if slept > STALL_S and self.presence.listening:
+            now = self._clock.now()
             self.presence.listen(now)
             text = f"This station stood still for {_seconds(slept)}; silence counts from now on"
             self.ledger.tell(now, "station.stalled", 2, text)
@@ -268,13 +272,16 @@ class Leading:
             self._roll_up(real)
 
     def _roll_up(self, real: float) -> None:
+        keep = self._retention if real >= self._next_retention else None
         try:
-            report = rollup.run(self._store, self._clock.now(), keep=self._retention, most=ROLLUP_SLICES)
+            report = rollup.run(self._store, self._clock.now(), keep=keep, most=ROLLUP_SLICES)
         except StoreError as error:
             log.info("rolling up waits: %s", error)
             return
         if report.more:
             self._next_rollup = real + 0.5
+        elif keep is not None:
+            self._next_retention = real + self._config.retention_s
 
     def turn_clock(self) -> None:
         """Fleet time runs at another speed now."""
@@ -283,7 +290,6 @@ class Leading:
         def job() -> None:
             self.presence.use(rule)
             self.ledger.limit(self._config.scaled_limit(self._clock.rate))
-            self._woke_at = None
             if self.presence.listening:
                 self.presence.listen(self._clock.now())
 

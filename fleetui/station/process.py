@@ -168,6 +168,7 @@ class Station:
             self._store,
             self._leadership,
             self.clock,
+            self._real,
             self.counters,
             self._check,
             self._make_link,

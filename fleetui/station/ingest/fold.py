@@ -158,7 +158,7 @@ def fold(known: Known, message: UpMessage, now: float, standing: Standing) -> Fo
     elif isinstance(message, Birth):
         _birth(folded, changes, message, standing)
     known = folded.known
-    folded.known = Known(changed(row, changes), known.beat, known.birth_seq, known.window_start)
+    folded.known = Known(changed(known.row, changes), known.beat, known.birth_seq, known.window_start)
     return folded
 
 
@@ -216,7 +216,11 @@ def _beat(folded: Folded, changes: dict[str, Any], m: Beat, now: float, standing
             changes["booted"] = booted
         if m.models:
             _models(changes, row, m.models)
-        changes["health"], changes["reasons"] = judge(changed(row, changes))
+        row = changed(row, changes)
+        changes.clear()
+        health, reasons = judge(row)
+        if health != row.health or reasons != row.reasons:
+            changes["health"], changes["reasons"] = health, reasons
         mark = BeatMark(m.seq, m.uptime_s, m.rows, m.errors)
         folded.known = Known(row, mark, known.birth_seq, known.window_start)
     folded.sample = Sample(

@@ -10,10 +10,12 @@ No station may lead meanwhile: it has its own books. Runs on the caller's thread
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -40,7 +42,7 @@ log = logging.getLogger("fleetui.station")
 
 MESSAGES = 5_000  # folded between two commits
 JUDGE_S = 60.0  # recorded time between two looks at who is silent
-LONG_S = 86_400.0  # a longer recording gets a point of the fleet's curves a minute, not every ten seconds
+LONG_S = 86_400.0  # a longer recording has a point of the fleet's curves every half beat, not every ten seconds
 DUE_S = 1.0  # real time between two looks at the lease, and two lines of progress
 
 Progress = Callable[..., None]
@@ -111,14 +113,15 @@ class _Replay:
         self._real = real
         self._progress = progress
         self._counters = Counters()
-        self._presence = PresenceBook(config.thresholds.rule(config.beat_s, 0.0))
+        beat_s = _number(about.get("beat_s")) or config.beat_s
+        self._presence = PresenceBook(config.thresholds.rule(beat_s, 0.0))
         mark = zlib.crc32(repr(sorted(about.items())).encode())
         self._ledger = Ledger(
             Rules(
                 fleet, gap_age_s=config.gap_age_s, limit=Limit(math.inf, math.inf), max_devices=config.max_devices
             ),
             self._presence,
-            Sampler(60.0 if long else config.sample_s),
+            Sampler(max(math.floor(beat_s / 2), 60.0) if long else config.sample_s),
             self._counters,
             f"replay-{mark:08x}",
         )
@@ -129,6 +132,10 @@ class _Replay:
         self._next_look = 0.0
 
     def run(self) -> ReplayReport:
+        with _without_garbage_collection():
+            return self._run()
+
+    def _run(self) -> ReplayReport:
         began = self._real.monotonic()
         report = ReplayReport()
         ledger, counters, presence = self._ledger, self._counters, self._presence
@@ -205,6 +212,18 @@ class _Replay:
             return
         while rollup.run(self._store, now).more:
             self._look(now)
+
+
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Many small objects and no cycles among them: looking for some takes a good part of the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _number(value: object) -> float:

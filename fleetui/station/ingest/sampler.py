@@ -14,6 +14,7 @@ from fleetui.station.counters import Counters
 from fleetui.store.records import NAN, DeviceRow, FleetSample
 
 MERGE_AT = 256
+_ONLINE = Presence.ONLINE.value
 
 
 class Sampler:
@@ -63,7 +64,7 @@ class Sampler:
         good = bad = 0.0
         known = False
         for row in rows:
-            if row.status == Presence.ONLINE.value and not math.isnan(row.rows_per_s):
+            if row.status == _ONLINE and not math.isnan(row.rows_per_s):
                 good += row.rows_per_s
                 bad += row.errors_per_s
                 known = True
