@@ -323,7 +323,8 @@ class Connection(Outlet, asyncio.BufferedProtocol):
         if not self.blocked or self.closed_at or self.transport is None or self.transport.is_closing():
             return
         if self.core.stalled:
-            return  # who ends the stall unblocks everybody
+            self.core.block(self)  # the end of the stall unblocks everybody
+            return
         self.blocked = False
         self.last = self.core.now
         rest = self._let_go()

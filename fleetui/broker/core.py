@@ -356,6 +356,8 @@ class Core:
             try:
                 subscription, send_retained = self._subscription(session, identity, request, identifier)
             except PacketError as error:
+                if error.reason == Reason.PROTOCOL_ERROR:
+                    raise
                 if error.reason == Reason.NOT_AUTHORISED:
                     self.counters.denied_subscribe += 1
                     self.denied(connection, "subscribe to", request.filter[:200])

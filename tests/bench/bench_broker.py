@@ -460,6 +460,11 @@ def main() -> int:
     parser.add_argument("--only", default="load,tls,stalled,snapshot,fuzz,start")
     parser.add_argument("--rounds", type=int, default=0, help="of the load (default: 3, quick: 1)")
     args = parser.parse_args()
+    try:
+        find_mosquitto()
+    except BaseException as error:  # noqa: BLE001 - pytest's way to skip or fail, which is no Exception
+        print(f"could not run: {error}", file=sys.stderr)
+        return 2
     quick = args.quick
     rounds = args.rounds or (1 if quick else 3)
     parts: dict[str, Callable[[], list[Figure]]] = {

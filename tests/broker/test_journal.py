@@ -373,6 +373,26 @@ def test_on_a_full_disk_nothing_is_acknowledged_and_nothing_lost(tmp_path, monke
     world.state.close()
 
 
+@pytest.mark.logs_warnings("journal")
+def test_a_slowed_client_goes_on_after_a_full_disk(tmp_path, monkeypatch):
+    """Its turn came while nothing could be written: it must not be forgotten."""
+    disk = FullDisk(monkeypatch)
+    world = World(tmp_path, publishes_per_s=10, publish_burst=2)
+    station = world.station(expiry=1000)
+    station.subscribe("fleet/test/up/+/+")
+    device = world.client("dev1")
+    disk.full = True
+    device.feed(b"".join(Publish(UP, b"%d" % i, 1, packet_id=i + 1).encode(5) for i in range(20)))
+    world.advance(5)
+    assert not device.received()
+    disk.full = False
+    world.advance(10)
+    assert device.transport.reading
+    assert len(device.received()) == 20
+    assert station.payloads() == [b"%d" % i for i in range(20)]
+    world.state.close()
+
+
 @pytest.mark.logs_warnings("could not be shortened")
 def test_a_snapshot_without_room_is_given_up_and_tried_again(tmp_path, monkeypatch):
     world = World(tmp_path, floor=50_000)

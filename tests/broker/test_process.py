@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from fleetui.broker.packets import Request
+from fleetui.broker import packets
+from fleetui.broker.packets import V5, Kind, Request
 from fleetui.broker.process import raise_descriptors
 from fleetui.broker.wire import Reason
 from tests.helpers.broker import Pki, free_port, running_broker
@@ -154,6 +155,27 @@ def test_both_listeners_serve_one_fleet(tmp_path):
         station.subscribe("fleet/test/up/+/+")
         device.publish("fleet/test/up/dev1/win", b"x", qos=1)
         assert station.message().payload == b"x"
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_large_payloads_over_tls(tmp_path, slow):
+    """Through TLS's own buffers, by a client that reads at once and by one that lets it wait."""
+    pki = Pki(tmp_path / "pki")
+    with (
+        running_broker(tmp_path, tls=pki) as broker,
+        broker.raw("station") as station,
+        broker.raw("dev1", tls=True) as device,
+    ):
+        blobs = [bytes([i]) * 256 * 1024 for i in range(20)]
+        for i, blob in enumerate(blobs):
+            station.publish(f"fleet/test/blob/{i}", blob, qos=1, retain=True)
+        device.send(packets.Subscribe(1, [Request(f"fleet/test/blob/{i}", 1) for i in range(20)]).encode(V5))
+        if slow:
+            for _ in range(200):
+                station.publish("x", b"", qos=1)
+        device.expect(Kind.SUBACK)
+        got = [device.message().payload for _ in range(20)]
+        assert got == blobs
 
 
 def test_connections_in_total_and_the_rest_when_there_is_room_again(tmp_path):

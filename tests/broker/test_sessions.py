@@ -490,7 +490,8 @@ def test_no_local(world):
     station.publish("a/b", b"x", qos=1)
     assert not station.messages()
     assert other.payloads() == [b"x"]
-    assert station.subscribe(Request("$share/g/a", 1, no_local=True)) == [Reason.PROTOCOL_ERROR]
+    station.send(packets.Subscribe(1, [Request("$share/g/a", 1, no_local=True)]).encode(V5))
+    assert station.goodbye == Reason.PROTOCOL_ERROR
 
 
 def test_subscription_identifiers(world):
