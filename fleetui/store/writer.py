@@ -2,8 +2,9 @@
 
 Work is a function of a connection. It runs inside a transaction that is open already and must not commit; it may
 be run again from the start when another process was in the way, so it does nothing but write. Works that wait
-together share a transaction (a commit costs a disk flush): each runs in a savepoint, so that one that fails takes
-nothing else with it. A Future is resolved after the commit, never before.
+together share a transaction (a commit costs a disk flush); where one fails, all is rolled back and the others are
+run again without it. A work that lives with a database error of its own puts that part into ``begin_nested()``. A
+Future is resolved after the commit, never before.
 
 Where the connection to PostgreSQL breaks during a commit, the server is asked afterwards what became of the
 transaction: nothing is written twice, and nothing is reported written that was not.
@@ -179,9 +180,7 @@ class Writer:
             raise
 
     def _one(self, connection: Connection, jobs: list[_Job], i: int) -> None:
-        """Run one work. The first needs no savepoint: if it fails, there is nothing else to keep yet."""
         job = jobs[i]
-        savepoint = connection.begin_nested() if i else None
         try:
             job.value = job.work(connection)
         except BaseException as error:
@@ -191,11 +190,9 @@ class Writer:
             job.future.set_exception(faults.translate(error, self._url))
             if isinstance(error, DBAPIError):
                 self._disconnect_if_lost(error)
-            # The works before it are run again too: simple, rare, and right even where the database has
-            # rolled back more than the savepoint (a full disk does).
+            # Everything is rolled back and the others are run again: rare, simpler than savepoints, and right
+            # even where the database itself has rolled everything back (a full disk does).
             raise _RunAgainError from error
-        if savepoint is not None:
-            savepoint.commit()
 
     def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed or self._connection.invalidated:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sqlite3
 import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -360,6 +361,29 @@ def test_several_programs_that_start_at_once_make_one_store(empty_url: str) -> N
         assert process.finish() == [schema.HEAD]
     with Store.open(empty_url, clock=CLOCK, create=False) as store, store.read() as connection:
         assert integrity.check(connection) == []
+
+
+def test_one_makes_the_store_and_the_others_wait(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = schema._upgrade
+    entered, go_on = threading.Event(), threading.Event()
+    calls: list[int] = []
+
+    def slow(*arguments: object) -> None:
+        calls.append(1)
+        entered.set()
+        assert go_on.wait(10)
+        real(*arguments)
+
+    monkeypatch.setattr(schema, "_upgrade", slow)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(lambda: Store.open(empty_url, clock=CLOCK).close())
+        assert entered.wait(10)
+        second = pool.submit(lambda: Store.open(empty_url, clock=CLOCK).close())
+        assert not wait([second], 0.3).done
+        go_on.set()
+        first.result(20)
+        second.result(20)
+    assert calls == [1]
 
 
 def test_a_store_that_is_current_needs_no_alembic(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
 from fleetui.common.sketches import latency
 from fleetui.store import counters, devices, events, feed, ingest, rejected, series, tables, windows
@@ -241,3 +241,26 @@ def test_windows_of_all_devices_in_an_hour(store: Store) -> None:
 def test_a_metric_that_does_not_exist_is_our_own_mistake(store: Store) -> None:
     with store.read() as connection, pytest.raises(ValueError, match="not one of"):
         series.read(connection, "d", "colour", 0, 1)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_words_of_a_transaction_that_was_rolled_back_are_not_taken_for_known(store: Store, nested: bool) -> None:
+    """A connection remembers the numbers of words: not those that were never committed."""
+    batch = Batch(windows=[WindowRow("d", "new handle", "v", "b", "1", T0, 60, 1, 0)])
+
+    def fail(connection: Connection) -> None:
+        ingest.write(connection, batch)
+        raise LookupError("on purpose")
+
+    def fail_and_go_on(connection: Connection) -> None:
+        with pytest.raises(LookupError), connection.begin_nested():
+            fail(connection)
+
+    if nested:
+        store.write(fail_and_go_on)
+    else:
+        with pytest.raises(LookupError):
+            store.write(fail)
+    store.write(lambda c: ingest.write(c, batch))
+    with store.read() as connection:
+        assert windows.read(connection, "d", "new handle", 0, 2e9) == batch.windows
