@@ -81,7 +81,7 @@ def _run(arguments: list[str]) -> int:
     parser = _run_parser()
     args = parser.parse_args(arguments)
     from fleet_sim import runner
-    from fleet_sim.worker import RunConfig
+    from fleet_sim.run_config import RunConfig
     from fleetui.common import logs
     from fleetui.common.child import say
     from fleetui.common.domain.values import fleet_name
@@ -118,7 +118,7 @@ def _run(arguments: list[str]) -> int:
 
 def _for_workers(config: object, args: argparse.Namespace) -> list[str]:
     """The arguments of a worker process: the same, with one clock for all."""
-    from fleet_sim.worker import RunConfig
+    from fleet_sim.run_config import RunConfig
     from fleetui.common.domain.clock import ScaledClock
 
     assert isinstance(config, RunConfig)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fleet_sim.agent.core import AgentCore
+from fleet_sim.agent.core import AgentCore, spread
 from fleet_sim.agent.events import Counted, Started, Stopping, Tick, Vitals
 from fleet_sim.agent.queue import Limits, ReportQueue
 from fleet_sim.device import Device, Totals
@@ -109,6 +109,7 @@ class Fleet:
         n = len(members)
         self.devices = [Device(self, k) for k in range(n)]
         self._queues: list[ReportQueue | None] = [None] * n  # of devices that are off
+        self._lag = (0.5 * spread(self.options.window_s) * population.phase[members, 0]).tolist()
         self._dropped = 0  # by boots that are over
         self._booted = np.zeros(n)
         self._sampled = np.zeros(n)  # up to when rows were inferred
@@ -234,7 +235,10 @@ class Fleet:
         core = device.core
         if core is None:
             return
-        due = core.next_at - self._clock_error(device.position) + ROUNDING_S
+        due = core.next_at
+        if due == core.window_end:  # all end at once; that is noticed now here, now there
+            due += self._lag[device.position]
+        due += ROUNDING_S - self._clock_error(device.position)
         if due < self._registered[device.position]:
             self._registered[device.position] = due
             if due < math.inf:

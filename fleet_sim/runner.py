@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fleet_sim.worker import RunConfig, Worker
+from fleet_sim.run_config import RunConfig
 from fleetui.common.child import ParentWatch, on_signals, say
 from fleetui.common.domain.errors import ProcessError
 
@@ -73,6 +73,8 @@ def run(config: RunConfig, argv: Sequence[str], processes: int) -> int:
     """Simulate until stopped. ``argv`` starts a worker; ``--part`` is added to it."""
     speak = say if config.control else speak_to_people
     if processes == 1:
+        from fleet_sim.worker import Worker
+
         Worker(config, speak).run()
         return 0
     return Parent(config, argv, processes, speak).run()

@@ -11,14 +11,13 @@ import random
 import resource
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fleet_sim.agent.access import Access
 from fleet_sim.fleet import Fleet, Options
+from fleet_sim.run_config import RunConfig
 from fleet_sim.timing import FleetTime, Pace
 from fleet_sim.world import population as populations
 from fleet_sim.world import scenario as scenarios
@@ -26,7 +25,7 @@ from fleet_sim.world.applications import fitted
 from fleet_sim.world.faults import number
 from fleetui.common.child import ParentWatch, on_signals
 from fleetui.common.domain import ages
-from fleetui.common.domain.clock import Clock, ScaledClock, SystemClock, clock_from_spec
+from fleetui.common.domain.clock import clock_from_spec
 from fleetui.common.domain.errors import ConfigError, OperatorError
 from fleetui.common.link.loop import LinkLoop
 from fleetui.common.link.mqtt import MqttTransport
@@ -41,33 +40,6 @@ LONGEST_TURN_S = 0.5
 LOOK_S = 0.1
 DESCRIPTORS_BESIDE = 200
 _OWN_KEYS = {"do", "fault", "select", "devices", "share", "count", "for", "id", "ref"}
-
-
-@dataclass(frozen=True, slots=True)
-class RunConfig:
-    """What ``fleet-sim`` was asked for."""
-
-    devices: int
-    broker: str
-    scenario: str = "calm"
-    seed: int = 1
-    fleet: str = "main"
-    secret: Path | None = None
-    certificates: Path | None = None
-    clock: str | None = None  # shared with others
-    rate: float = 1.0
-    beat_s: float = 30.0
-    window_s: float = 300.0
-    part: int = 0  # this process simulates every parts-th device, beginning with this one
-    parts: int = 1
-    quiet: bool = False
-    control: bool = False
-    extra: Mapping[str, Any] = field(default_factory=dict)  # for Options, in benchmarks
-
-    def make_clock(self) -> Clock:
-        if self.clock is not None:
-            return clock_from_spec(self.clock)
-        return SystemClock() if self.rate == 1.0 else ScaledClock.starting_now(self.rate)
 
 
 class Worker:
@@ -101,7 +73,6 @@ class Worker:
                 longest_turn_s=LONGEST_TURN_S,
                 quiet=config.quiet,
                 stop_within_s=5.0 + len(members) / 1000.0,
-                **config.extra,
             ),
             scenario=self._scenario,
             salt=_salt(),

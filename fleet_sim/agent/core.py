@@ -79,6 +79,14 @@ class AgentConfig:
     beat_s: float = 30.0
     beat_jitter: float = 0.1  # share of an interval by which beats wander
     window_s: float = 300.0
+    # All windows end at the same moment; a fleet that reported them then would come as one. Each device waits a
+    # part of this, another one each time, unless it has something else to report.
+    spread_s: float = 0.0
+
+
+def spread(window_s: float) -> float:
+    """Over how long a fleet should spread the reports of windows of this length."""
+    return min(0.1 * window_s, 30.0)
 
 
 def _mix(value: int) -> float:
@@ -101,6 +109,7 @@ class AgentCore:
         "_draws",
         "_error",
         "_gone",
+        "_hold_until",
         "_last",
         "_models",
         "_open",
@@ -157,6 +166,7 @@ class AgentCore:
         self._beat_waiting: float | None = None
         self._gone: int | None = None
         self._blocked_until = -math.inf
+        self._hold_until = -math.inf
         self._refusals = 0  # in a row
         self._asks: tuple[str, ...] = ()
         self._seed = seed
@@ -168,8 +178,9 @@ class AgentCore:
     def next_at(self) -> float:
         """When the next ``Tick`` is due, in the device's time."""
         due = min(self.beat_at, self._window_end)
-        if self._blocked_until > self._last and self.queue.has_waiting:
-            due = min(due, self._blocked_until)
+        wait = max(self._blocked_until, self._hold_until)
+        if wait > self._last and self.queue.has_waiting:
+            due = min(due, wait)
         return due
 
     @property
@@ -218,6 +229,8 @@ class AgentCore:
         if now >= self._window_end and self.state is not Life.STOPPING:
             self._close_windows(self._window_end, now)
             self._begin_window(now)
+            if self.config.spread_s > 0:
+                self._hold_until = now + self.config.spread_s * self._draw()
 
     def _clock_set_back(self, now: float) -> None:
         back = self._last - now
@@ -226,7 +239,7 @@ class AgentCore:
             for window in self._open.values():
                 window.start = rounded(now)
             self._begin_window(now)
-        self._blocked_until = -math.inf
+        self._blocked_until = self._hold_until = -math.inf
         self._last = now
         self.beat_at = now + self.config.beat_s * self._draw()
         self._happened(Happened("clock.set-back", 2, ("clock",), f"The clock went back by {back:.0f} s."), now)
@@ -270,7 +283,7 @@ class AgentCore:
     def _connected(self, event: Connected, now: float, out: list[Effect]) -> None:
         if not self._turn(Turn.CONNECT):
             return
-        self._blocked_until = -math.inf
+        self._blocked_until = self._hold_until = -math.inf
         self._birth_due = True
         losses = self.queue.take_losses()
         if losses:
@@ -406,6 +419,7 @@ class AgentCore:
         if not self._turn(Turn.STOP):
             return
         self.beat_at = self._window_end = math.inf
+        self._hold_until = -math.inf
         self._beat_waiting = None
         if before is not Life.ONLINE:
             out.append(Disconnect())
@@ -427,6 +441,8 @@ class AgentCore:
         if self._beat_waiting is not None:
             at, self._beat_waiting = self._beat_waiting, None
             out.append(Publish(self._topic(Up.BEAT), self._beat(at), 0))
+        if now < self._hold_until and not self.queue.other:
+            return
         while (entry := self.queue.fly(self._number)) is not None:
             out.append(Publish(self._topic(KINDS[type(entry.report)]), entry.report, 1, entry.id))
         if self.state is Life.STOPPING and not len(self.queue):

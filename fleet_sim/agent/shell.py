@@ -16,7 +16,7 @@ import zlib
 
 import fleetui
 from fleet_sim.agent import state
-from fleet_sim.agent.core import AgentConfig, AgentCore
+from fleet_sim.agent.core import AgentConfig, AgentCore, spread
 from fleet_sim.agent.events import (
     Acknowledged,
     AgentEvent,
@@ -157,6 +157,7 @@ class Shell:
             tags=settings.tags,
             beat_s=settings.beat_s,
             window_s=settings.window_s,
+            spread_s=spread(settings.window_s),
         )
 
     def _wait(self, core: AgentCore, transport: MqttTransport, journal: Journal, sampler: Sampler) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 import fleetui
-from fleet_sim.agent.core import AgentConfig
+from fleet_sim.agent.core import AgentConfig, spread
 from fleet_sim.agent.model import running
 from fleet_sim.world.applications import APPLICATIONS, FEATURES, VERSIONS, fitted
 from fleet_sim.world.hardware import FIRMWARE, HARDWARE, SITES
@@ -117,6 +117,7 @@ class Population:
             tags=self.tags[i],
             beat_s=beat_s,
             window_s=window_s,
+            spread_s=spread(window_s),
         )
 
     def boot(self, i: int, number: int, stream: str = "live") -> str:

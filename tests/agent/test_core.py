@@ -7,6 +7,7 @@ import pytest
 
 from fleet_sim.agent.core import AgentConfig, AgentCore
 from fleet_sim.agent.events import (
+    Acknowledged,
     Connected,
     Counted,
     Disconnect,
@@ -106,6 +107,41 @@ def test_windows_end_at_whole_multiples_and_are_reported_without_rows(books):
         (300.0, 300.0, 0),
         (600.0, 300.0, 0),
     ]
+
+
+def test_a_fleet_does_not_report_its_windows_at_one_moment():
+    end = (T0 // 300 + 1) * 300
+    delays = []
+    for k in range(40):
+        core = AgentCore(
+            AgentConfig("plant", "d1", window_s=300.0, beat_s=1e6, spread_s=30.0), "b", [MODEL], seed=k
+        )
+        core.step(Started(level=0), T0)
+        for effect in core.step(Connected(), T0):
+            if isinstance(effect, Publish) and effect.token is not None:
+                core.step(Acknowledged(effect.token), T0)
+        assert core.next_at == end
+        assert not [e for e in core.step(Tick(), end) if isinstance(e, Publish)]
+        due = core.next_at
+        sent = [e.message for e in core.step(Tick(), due) if isinstance(e, Publish)]
+        assert [type(m) for m in sent] == [Window]
+        assert (sent[0].start + sent[0].length_s, sent[0].at) == (end, end)
+        delays.append(due - end)
+    assert min(delays) >= 0
+    assert max(delays) <= 30
+    assert len({round(d) for d in delays}) > 12
+
+
+def test_an_event_takes_waiting_windows_along():
+    books = Books(window_s=300.0, beat_s=1e6, spread_s=30.0)
+    books.start()
+    books.connect()
+    books.acknowledge_all()
+    end = (T0 // 300 + 1) * 300
+    books.do(Tick(), end)
+    assert not books.messages(Window)
+    books.do(Happened("thing"), end + 0.1)
+    assert [type(p.message) for p in books.sent[-2:]] == [Window, Event]
 
 
 def test_a_row_counts_in_the_window_of_its_moment(books):

@@ -23,10 +23,13 @@ class Agent(RuleBasedStateMachine):
             bytes=st.sampled_from([500, 1_500, 100_000]),
             events=st.integers(1, 6),
             inflight=st.integers(1, 4),
-        )
+        ),
+        spread_s=st.sampled_from([0.0, 6.0]),
     )
-    def begin(self, limits):
-        self.books = Books(limits, window_s=60.0, beat_s=10.0, models=(MODEL, Running("audio", "siren", "2.1")))
+    def begin(self, limits, spread_s):
+        self.books = Books(
+            limits, window_s=60.0, beat_s=10.0, spread_s=spread_s, models=(MODEL, Running("audio", "siren", "2.1"))
+        )
         self.books.start()
         self.limits = limits
         self.set_back = False

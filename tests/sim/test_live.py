@@ -137,20 +137,21 @@ def test_a_shared_clock_is_followed_and_rejoined(broker):
 
 @pytest.mark.faults
 def test_the_broker_is_killed_and_comes_back(broker):
+    few = 6
     station = Listener(broker, keep=True)
-    with simulator(*arguments(broker, "--beat", "2", "--window", "2", "--quiet-world")) as sim:
-        sim.wait("stats", lambda s: s["connected"] == N)
-        station.wait(Up.WIN, N)
+    with simulator(*arguments(broker, "--beat", "2", "--window", "1", "--quiet-world", devices=few)) as sim:
+        sim.wait("stats", lambda s: s["connected"] == few)
+        station.wait(Up.WIN, few)
         broker.kill()
         sim.wait("stats", lambda s: s["connected"] == 0)
-        sim.wait("stats", lambda s: s["queued"] > 2 * N)
+        sim.wait("stats", lambda s: s["queued"] > 2 * few)
         back = len(sim.lines)
         broker.restart()
-        sim.wait("stats", lambda s: s["connected"] == N and s["queued"] < N, timeout=60, since=back)
+        sim.wait("stats", lambda s: s["connected"] == few and s["queued"] < few, timeout=60, since=back)
         sim.ask("stop")
         assert sim.process.wait(30) == 0
         last = sim.lines[-1]
-        wait_until(lambda: sum(m.clean for m in station.of(Up.GONE)) == N, 20.0, "goodbyes")
+        wait_until(lambda: sum(m.clean for m in station.of(Up.GONE)) == few, 20.0, "goodbyes")
     windows = [m for m in numbered(station).values() if hasattr(m, "handle")]
     assert sum(w.rows for w in windows) == last["rows"]
     assert last["dropped"] == 0

@@ -81,22 +81,15 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not():
     assert int(first.split()[1]) > 300
     assert fingerprint(5) == first
     assert fingerprint(6) != first
-
-
-def test_the_same_bytes_in_another_process_too():
-    program = "from tests.sim.test_virtual import fingerprint; print(fingerprint(5))"
-    found = {
-        subprocess.run(
-            [sys.executable, "-c", program],
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=True,
-            env={**os.environ, "PYTHONHASHSEED": seed},
-        ).stdout.strip()
-        for seed in ("1", "2")
-    }
-    assert found == {fingerprint(5)}
+    other = subprocess.run(
+        [sys.executable, "-c", "from tests.sim.test_virtual import fingerprint; print(fingerprint(5))"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": "77"},
+    )
+    assert other.stdout.strip() == first
 
 
 def test_on_a_good_network_everything_arrives_once_in_order():
