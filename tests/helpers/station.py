@@ -189,12 +189,15 @@ class World:
         left = seconds
         while True:
             self.broker.run_for(min(left, 1.0))
-            for _ in range(4):  # a step's wish is done in the next one
+            for _ in range(10):
                 for station in self.stations:
                     station.step()
                 self.settle()
-                self.broker.run_until_idle()
-                self.settle()
+                if self.broker.run_until_idle():
+                    self.settle()
+                offices = [s.leading.office for s in self.stations if s.leading]
+                if not any(o._under_way or o._answers for o in offices):
+                    break  # else: what was wished is done or answered, and its end is written in the next step
             left -= 1.0
             if left <= 0:
                 return

@@ -123,7 +123,7 @@ def test_a_station_killed_at_random_moments_loses_nothing(broker, publishers):
 
         thread = threading.Thread(target=talk)
         thread.start()
-        for _ in range(4):
+        for _ in range(3):
             threading.Event().wait(rng.uniform(0.05, 0.6))
             station.kill()
             station.start()
@@ -238,6 +238,6 @@ def test_the_clock_can_be_turned_while_it_runs(tmp_path):
 
             url = f"sqlite:///{broker.folder / 'fleetui.db'}"
             with Store.open(url, clock=SystemClock(), check=False) as store, store.read() as connection:
-                return status.list(connection)[0].at > now() + 60
+                return any(row.at > now() + 60 for row in status.list(connection))
 
         wait_until(ahead, 15, "fleet time running ahead")

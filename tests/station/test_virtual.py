@@ -66,7 +66,7 @@ def test_an_outage_of_the_broker_turns_nobody_offline(world):
         device.say(device.speaker.birth())
     world.run(5, lambda: beat_all(world))
     world.broker.down()
-    world.run(600)
+    world.run(120)
     world.broker.up()
     world.run(40, lambda: beat_all(world))
     assert {row.status for row in world.rows().values()} == {"online"}
