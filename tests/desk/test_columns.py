@@ -103,7 +103,7 @@ def test_the_table_holds_what_was_applied_last(batches_: list[tuple[list[DeviceR
         assert same(table.get(device), row), device
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(batches_=batches, sort=st.sampled_from(SORTS), descending=st.booleans())
 def test_sorting_is_that_of_people_and_stable(
     batches_: list[tuple[list[DeviceRow], list[str]]], sort: str, descending: bool
@@ -132,7 +132,7 @@ def test_a_filter_shows_what_it_shows_of_each_row_alone(
     assert set(table.devices(view.order)) == alone
 
 
-@settings(max_examples=150)
+@settings(max_examples=70)
 @given(batches_=batches, sort=st.sampled_from(SORTS), text=st.sampled_from(FILTERS), descending=st.booleans())
 def test_following_changes_ends_where_building_anew_does(
     batches_: list[tuple[list[DeviceRow], list[str]]], sort: str, text: str, descending: bool

@@ -34,7 +34,7 @@ def saved(identity: str = "v", name: str = "Hot", **more: object) -> SavedView:
 
 @pytest.fixture
 def views() -> Views:
-    return Views("devices", "ann")
+    return Views("devices", lambda: "ann")
 
 
 def test_the_feed_brings_and_takes_views(views: Views) -> None:

@@ -48,7 +48,8 @@ def canonical(text: str) -> str:
 class Views:
     """The views of one page, by name. ``on_changed`` is called when the list is another."""
 
-    def __init__(self, page: str, operator: str) -> None:
+    def __init__(self, page: str, operator: Callable[[], str]) -> None:
+        """``operator`` is asked only when it matters: naming one may mean to make their key."""
         self.page = page
         self._operator = operator
         self._views: dict[str, SavedView] = {}
@@ -60,7 +61,7 @@ class Views:
         for identity in changes.views_removed:
             changed |= self._views.pop(identity, None) is not None
         for view in changes.views:
-            if view.page == self.page and (view.shared or view.owner == self._operator):
+            if view.page == self.page and (view.shared or view.owner == self._operator()):
                 changed |= self._views.get(view.id) != view
                 self._views[view.id] = view
             else:
@@ -82,7 +83,7 @@ class Views:
         return self._views.get(identity)
 
     def mine(self, view: SavedView) -> bool:
-        return not view.owner or view.owner == self._operator
+        return not view.owner or view.owner == self._operator()
 
     def check_name(self, name: str, besides: str = "") -> str:
         """The name, tidied; raises :class:`ConfigError` where it is empty, too long, or another view's."""
@@ -105,7 +106,7 @@ class Views:
             columns=looks.columns,
             sort=looks.sort,
             descending=looks.descending,
-            owner=self._operator,
+            owner=self._operator(),
             shared=shared,
         )
 

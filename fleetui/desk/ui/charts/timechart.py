@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyqtgraph as pg
 from PySide6.QtCore import QEvent, QPointF, QSize, Qt, Signal, Slot
 from PySide6.QtGui import QColor, QPainter, QPaintEvent, QWheelEvent
-from PySide6.QtWidgets import QHBoxLayout, QSizePolicy, QStackedLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QGraphicsGridLayout, QHBoxLayout, QSizePolicy, QStackedLayout, QVBoxLayout, QWidget
 
 from fleetui.common.domain import ages
 from fleetui.common.domain.ages import Unit
@@ -44,8 +44,35 @@ class Line:
     dashed: bool = False
 
 
-class _Plot(pg.PlotWidget):
-    """Leaves the wheel to the page: scrolling must not be caught by every chart on the way."""
+class _Plot(pg.GraphicsView):
+    """A view box with two axes, put together by hand: a ``PlotItem`` brings menus that cost more than all the rest.
+
+    Leaves the wheel to the page: scrolling must not be caught by every chart on the way.
+    """
+
+    def __init__(self, unit: Unit) -> None:
+        super().__init__(background=QColor(0, 0, 0, 0))  # no colour: what lies below shines through
+        self.box = pg.ViewBox(enableMenu=False, enableMouse=False, defaultPadding=0.0)
+        self.times, self.figures = TimeAxis(), FigureAxis(unit)
+        inside = pg.GraphicsWidget()
+        layout = QGraphicsGridLayout(inside)
+        layout.setContentsMargins(0, 4, 8, 0)
+        layout.setHorizontalSpacing(0)
+        layout.setVerticalSpacing(0)
+        layout.addItem(self.figures, 0, 0)
+        layout.addItem(self.box, 0, 1)
+        layout.addItem(self.times, 1, 1)
+        self.figures.linkToView(self.box)
+        self.times.linkToView(self.box)
+        self.figures.setWidth(AXIS_WIDTH)
+        self.times.setHeight(20)
+        self.setCentralItem(inside)
+        self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
+        self.setFrameShape(pg.GraphicsView.Shape.NoFrame)
+        # A cached background is filled with the window's colour, also where it should be seen through.
+        self.setCacheMode(pg.GraphicsView.CacheModeFlag.CacheNone)
+        self.viewport().setAutoFillBackground(False)
 
     def wheelEvent(self, event: QWheelEvent) -> None:
         event.ignore()
@@ -130,24 +157,10 @@ class TimeChart(QWidget):
         self._span: tuple[float, float] | None = None
         self._pointed = math.nan
         named(self, title)
-        self._plot = _Plot(axisItems={"bottom": TimeAxis(), "left": FigureAxis(unit)})
-        self._plot.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        self._plot.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
-        self._plot.setFrameShape(_Plot.Shape.NoFrame)
-        # A cached background is filled with the window's colour, also where it should be seen through.
-        self._plot.setCacheMode(_Plot.CacheModeFlag.CacheNone)
-        self._plot.viewport().setAutoFillBackground(False)
-        item = self._plot.getPlotItem()
-        item.hideButtons()
-        item.setMenuEnabled(False)
-        item.setMouseEnabled(x=False, y=False)
-        item.setContentsMargins(0, 4, 8, 0)
-        item.getAxis("left").setWidth(AXIS_WIDTH)
-        item.getAxis("bottom").setHeight(20)
-        item.getViewBox().setDefaultPadding(0.0)
+        self._plot = _Plot(unit)
         self._cross = pg.InfiniteLine(angle=90, movable=False)
         self._cross.hide()
-        item.addItem(self._cross, ignoreBounds=True)
+        self._plot.box.addItem(self._cross, ignoreBounds=True)
         self._when = label("", "small", "faint")
         heading = QHBoxLayout()
         heading.setContentsMargins(0, 0, 0, 0)
@@ -161,8 +174,8 @@ class TimeChart(QWidget):
             drawn = self._drawn[line.key] = _Drawn(line, key)
             if line.band:
                 drawn.band = Band(self._color(line))
-                item.addItem(drawn.band, ignoreBounds=True)
-            item.addItem(drawn.curve, ignoreBounds=True)
+                self._plot.box.addItem(drawn.band, ignoreBounds=True)
+            self._plot.box.addItem(drawn.curve, ignoreBounds=True)
             heading.addWidget(key)
         self._empty = label("", "small", "faint", wrap=True)
         self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
@@ -188,7 +201,7 @@ class TimeChart(QWidget):
         """The time that is shown, whether or not there is data in all of it."""
         if end > start and (start, end) != self._span:
             self._span = (start, end)
-            self._plot.getPlotItem().setXRange(start, end, padding=0)
+            self._plot.box.setXRange(start, end, padding=0)
 
     def set_series(
         self,
@@ -243,7 +256,7 @@ class TimeChart(QWidget):
 
     def _fit(self) -> None:
         if self._fixed is not None:
-            self._plot.getPlotItem().setYRange(*self._fixed, padding=0)
+            self._plot.box.setYRange(*self._fixed, padding=0)
             return
         lows, highs = [], []
         for drawn in self._drawn.values():
@@ -260,13 +273,13 @@ class TimeChart(QWidget):
         if self._from_zero and low >= 0:
             low = 0.0
         room = (high - low) or abs(high) or 1.0
-        self._plot.getPlotItem().setYRange(low if low == 0 else low - 0.08 * room, high + 0.10 * room, padding=0)
+        self._plot.box.setYRange(low if low == 0 else low - 0.08 * room, high + 0.10 * room, padding=0)
 
     # ------------------------------------------------------------ reading out
 
     @Slot(object)
     def _moved(self, position: QPointF) -> None:
-        box = self._plot.getPlotItem().getViewBox()
+        box = self._plot.box
         if not box.sceneBoundingRect().contains(position):
             self.point_at(math.nan)
             self.hovered.emit(math.nan)
@@ -332,17 +345,15 @@ class TimeChart(QWidget):
 
     @Slot()
     def _dress(self) -> None:
-        theme, item = self._theme, self._plot.getPlotItem()
-        self._plot.setBackground(QColor(0, 0, 0, 0))  # no colour: what lies below shines through
+        theme = self._theme
         font = theme.font("caption")
-        for name in ("bottom", "left"):
-            axis = item.getAxis(name)
+        for axis in (self._plot.times, self._plot.figures):
             axis.setPen(theme.color("border"))
             axis.setTextPen(theme.color("faint"))
             axis.setTickFont(font)
             axis.setStyle(tickLength=0, tickTextOffset=6, maxTickLevel=0, hideOverlappingLabels=False)
-        item.getAxis("left").setGrid(96)
-        item.getAxis("left").setTickPen(pg.mkPen(theme.color("border")))
+        self._plot.figures.setGrid(96)
+        self._plot.figures.setTickPen(pg.mkPen(theme.color("border")))
         self._cross.setPen(pg.mkPen(theme.color("control"), width=1))
         for drawn in self._drawn.values():
             color = self._color(drawn.line)

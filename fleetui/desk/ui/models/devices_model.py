@@ -43,6 +43,8 @@ _ROLE = Qt.ItemDataRole
 _FLAGS = Qt.ItemFlag.ItemIsSelectable | Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemNeverHasChildren
 _RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 _LEFT = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
+# Told that whole rows move, selections remember rows instead of every cell.
+_HINTED = ("QList<QPersistentModelIndex>", "QAbstractItemModel::LayoutChangeHint")
 _VERTICAL = QAbstractItemModel.LayoutChangeHint.VerticalSortHint
 _HERE = QModelIndex()
 
@@ -248,7 +250,7 @@ class DevicesModel(QAbstractTableModel):
             self.endInsertRows()
         if self._order == after.tolist():
             return
-        self.layoutAboutToBeChanged.emit([], _VERTICAL)
+        self.layoutAboutToBeChanged[_HINTED].emit([], _VERTICAL)
         kept = self.persistentIndexList()
         old = self._order
         self._new_order()
@@ -258,7 +260,7 @@ class DevicesModel(QAbstractTableModel):
             for index in kept
         ]
         self.changePersistentIndexList(kept, moved)
-        self.layoutChanged.emit([], _VERTICAL)
+        self.layoutChanged[_HINTED].emit([], _VERTICAL)
 
     # ------------------------------------------------------------ following the table
 

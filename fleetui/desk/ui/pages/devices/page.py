@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QPoint, Qt, QTimer, Slot
 from PySide6.QtGui import QGuiApplication, QKeyEvent
@@ -27,13 +27,13 @@ from fleetui.desk.app.settings_list import CONFIRM, DENSITY, RESORT_S
 from fleetui.desk.app.shown import FIRST, offered
 from fleetui.desk.app.text import plural
 from fleetui.desk.app.views import Looks, Views
+from fleetui.desk.ui import preload
 from fleetui.desk.ui.context import DeskContext, Page
 from fleetui.desk.ui.models.devices_model import DevicesModel
 from fleetui.desk.ui.pages.devices import acts
 from fleetui.desk.ui.pages.devices.chips import ChipRow
 from fleetui.desk.ui.pages.devices.columnpanel import ColumnPanel
 from fleetui.desk.ui.pages.devices.dialogs import Ask, Confirm
-from fleetui.desk.ui.pages.devices.drawer import DeviceDrawer
 from fleetui.desk.ui.pages.devices.filterfield import FilterField
 from fleetui.desk.ui.pages.devices.table import DevicesTable
 from fleetui.desk.ui.pages.devices.viewmenu import ViewMenu
@@ -43,8 +43,12 @@ from fleetui.desk.ui.widgets.card import TONES
 from fleetui.desk.ui.widgets.empty import EmptyState
 from fleetui.store.records import Changes, SavedView, Wish, WishState
 
+if TYPE_CHECKING:
+    from fleetui.desk.ui.pages.devices.drawer import DeviceDrawer
+
 PRESETS = ("online", "late", "offline", "errors", "hot", "low-memory", "no-model", "pending")
 CALM_MS = 250  # how often it is looked whether rows may move
+PRELOAD_MS = 1200  # after the page is shown, charts are loaded in the background
 STILL_MS = 1500  # after a key or a turn of the wheel nothing moves for so long
 DRAWER_WIDTH = 460
 
@@ -63,7 +67,7 @@ class DevicesPage(Page):
         self._sorted_at = -1e9
         self._counts_due = True
         self._view: SavedView | None = None
-        self.views = Views(self.page_id, context.wishes.operator)
+        self.views = Views(self.page_id, lambda: context.wishes.operator)
         self.views.take(Changes(seq=0, views=tuple(context.views.values())))
         looks = self._recalled()
         self.model = DevicesModel(context.table, context.clock, lambda s: theme.look(s).word, looks.columns, self)
@@ -76,8 +80,7 @@ class DevicesPage(Page):
         self.table = DevicesTable(self.model, theme)
         self.table.set_widths(context.settings.recall("devices.widths", {}) or {})
         self.table.set_density(context.settings.get(DENSITY))
-        self.drawer = DeviceDrawer(context, self.row_menu)
-        self.drawer.hide()
+        self._drawer: DeviceDrawer | None = None
         self.view_menu = ViewMenu(self, theme)
         self.columns_button = Button(theme, self.tr("Columns"), icon="columns")
         self.export_button = Button(theme, self.tr("Export"), icon="download")
@@ -98,6 +101,10 @@ class DevicesPage(Page):
         self._calm = QTimer(self)
         self._calm.setInterval(CALM_MS)
         self._calm.timeout.connect(self._settle)
+        self._preload = QTimer(self)
+        self._preload.setSingleShot(True)
+        self._preload.setInterval(PRELOAD_MS)
+        self._preload.timeout.connect(preload.charts)
         self._filtered(self.filter.filter)
         self._draw_state()
 
@@ -133,11 +140,7 @@ class DevicesPage(Page):
         sheet.setProperty("card", "flat")
         sheet.setLayout(row(self._stack, margins=(16, 0, 0, 0)))
         self._splitter.addWidget(sheet)
-        self._splitter.addWidget(self.drawer)
         self._splitter.setStretchFactor(0, 1)
-        self._splitter.setStretchFactor(1, 0)
-        self._splitter.setCollapsible(0, False)
-        self._splitter.setCollapsible(1, False)
         self._splitter.setChildrenCollapsible(False)
         tools = row(self.filter, self.view_menu, self.columns_button, self.export_button, space=8)
         tools.setStretch(0, 1)
@@ -172,9 +175,6 @@ class DevicesPage(Page):
         self.table.typed.connect(self._type_on)
         self.table.customContextMenuRequested.connect(self._context_menu)
         self.table.verticalScrollBar().valueChanged.connect(self._touched)
-        self.drawer.closed.connect(self.close_drawer)
-        self.drawer.acted.connect(self._act)
-        self.drawer.filtered.connect(self._list_others)
         self.columns_button.clicked.connect(self._open_columns)
         self.export_button.clicked.connect(self._open_export)
         self._columns.changed.connect(self._set_columns)
@@ -191,6 +191,25 @@ class DevicesPage(Page):
         forget = context.settings.observe(self._setting_changed, DENSITY.key)
         self.destroyed.connect(lambda: forget())
         self.views.on_changed(self._views_changed)
+
+    @property
+    def drawer(self) -> DeviceDrawer:
+        """Made when it is first opened: its charts are the heaviest thing on the page."""
+        if self._drawer is None:
+            from fleetui.desk.ui.pages.devices.drawer import DeviceDrawer
+
+            made = self._drawer = DeviceDrawer(self.context, self.row_menu)
+            made.hide()
+            made.closed.connect(self.close_drawer)
+            made.acted.connect(self._act)
+            made.filtered.connect(self._list_others)
+            self._splitter.addWidget(made)
+            self._splitter.setStretchFactor(1, 0)
+        return self._drawer
+
+    @property
+    def drawer_open(self) -> bool:
+        return self._drawer is not None and self._drawer.isVisible()
 
     def _bind(self) -> None:
         table: dict[str, Callable[..., object]] = {
@@ -227,6 +246,7 @@ class DevicesPage(Page):
         if where.get("device"):
             self.open_device(str(where["device"]))
         self._calm.start()
+        self._preload.start()
         self._draw_state()
         self._ticked()
         self.table.setFocus()
@@ -234,6 +254,7 @@ class DevicesPage(Page):
     def leave(self) -> None:
         self._entered = False
         self._calm.stop()
+        self._preload.stop()
 
     # ------------------------------------------------------------ the filter
 
@@ -328,7 +349,7 @@ class DevicesPage(Page):
     @Slot(object)
     def _changed(self, changes: Changes) -> None:
         self.views.take(changes)
-        if self.drawer.isVisible():
+        if self.drawer_open:
             self.drawer.take(changes)
         if self._entered and (changes.more or (changes.devices and not self.model.rowCount())):
             self.model.refresh()  # while the store is being read, there is nothing to keep still
@@ -340,7 +361,7 @@ class DevicesPage(Page):
         if not self._entered:
             return
         self.model.tick(self.table.watched())
-        if self.drawer.isVisible():
+        if self.drawer_open:
             self.drawer.tick()
         if self._counts_due:
             self._draw_counts()
@@ -432,14 +453,14 @@ class DevicesPage(Page):
         chosen = self.table.selected_devices()
         if chosen:
             return chosen
-        return [self.drawer.device] if self.drawer.isVisible() and self.drawer.device else []
+        return [self.drawer.device] if self.drawer_open and self.drawer.device else []
 
     @Slot()
     def _selection_changed(self) -> None:
         self._facts()
         self._draw_count(len(self.context.table), self.model.rowCount())
         positions = self.table.selected_positions()
-        if self.drawer.isVisible() and len(positions) == 1:
+        if self.drawer_open and len(positions) == 1:
             device = self.model.device_at(positions[0])
             if device != self.drawer.device:
                 self.drawer.show_device(device)
@@ -447,7 +468,7 @@ class DevicesPage(Page):
     def _facts(self) -> None:
         chosen = self.selection()
         self.context.commands.set_facts(
-            selection=bool(chosen), selection__one=len(chosen) == 1, devices__drawer=self.drawer.isVisible()
+            selection=bool(chosen), selection__one=len(chosen) == 1, devices__drawer=self.drawer_open
         )
 
     @Slot(str)
@@ -461,7 +482,7 @@ class DevicesPage(Page):
             self.filter.clear_filter()
         self.table.select_devices([device], device)
         self.drawer.show_device(device)
-        if not self.drawer.isVisible():
+        if not self.drawer_open:
             self.drawer.show()
             wanted = int(self.context.settings.recall("devices.drawer", DRAWER_WIDTH))
             wide = self._splitter.width()
@@ -472,7 +493,7 @@ class DevicesPage(Page):
 
     @Slot()
     def close_drawer(self) -> None:
-        if not self.drawer.isVisible():
+        if not self.drawer_open:
             return
         self.drawer.hide()
         self.drawer.forget()
@@ -481,11 +502,11 @@ class DevicesPage(Page):
 
     @Slot()
     def _drawer_resized(self) -> None:
-        if self.drawer.isVisible():
+        if self.drawer_open:
             self.context.settings.remember("devices.drawer", self.drawer.width())
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
-        if event.key() == Qt.Key.Key_Escape and self.drawer.isVisible():
+        if event.key() == Qt.Key.Key_Escape and self.drawer_open:
             self.close_drawer()
             return
         super().keyPressEvent(event)

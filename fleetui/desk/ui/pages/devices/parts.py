@@ -143,9 +143,9 @@ class EventsPart(QStackedWidget):
     def add(self, events: Sequence[EventRow]) -> None:
         """What the feed brought of this device."""
         known = {event.id for event in self._events}
-        fresh = [event for event in events if event.device == self._device and event.id not in known]
+        fresh = {event.id: event for event in events if event.device == self._device and event.id not in known}
         if fresh:
-            merged = sorted((*fresh, *self._events), key=lambda event: (-event.at, -event.id))
+            merged = sorted((*fresh.values(), *self._events), key=lambda event: (-event.at, -event.id))
             self._events = tuple(merged[: vitals.EVENTS])
             self._draw()
 
