@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sqlite3
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -196,7 +197,7 @@ def restore(path: Path, url: str, *, clock: Clock, force: bool = False, progress
             _into(engine, target, path, info, clock=clock, force=force, progress=progress)
             break
         except DBAPIError as error:
-            damaged = faults.sqlite_code(error.orig) in {faults.CORRUPT, faults.NOTADB}
+            damaged = faults.sqlite_code(error.orig) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
             if not (damaged and force) or last:
                 raise faults.translate(error, target) from None
         finally:

@@ -103,7 +103,7 @@ def _sqlite(url: URL, *, writes: bool) -> Engine:
 
 def _postgres(url: URL, *, writes: bool) -> Engine:
     settings = {
-        "lock_timeout": "15s",
+        "lock_timeout": f"{BUSY_MS}ms",
         "tcp_keepalives_idle": "10",
         "tcp_keepalives_interval": "5",
         "tcp_keepalives_count": "3",

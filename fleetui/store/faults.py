@@ -12,13 +12,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from fleetui.common.domain.errors import StoreError
 from fleetui.store.engine import shown
 
-# SQLite's primary result codes (the low byte of what the driver reports).
-BUSY, LOCKED, NOMEM, READONLY, IOERR, CORRUPT, FULL, CANTOPEN, NOTADB = 5, 6, 7, 8, 10, 11, 13, 14, 26
-
 _RESTORE = "Restore the last backup with: fleetui store restore FILE --force"
 
 
 def sqlite_code(error: BaseException | None) -> int | None:
+    """SQLite's primary result code: the low byte of what the driver reports."""
     code = getattr(error, "sqlite_errorcode", None)
     return code & 0xFF if isinstance(code, int) else None
 
@@ -31,7 +29,7 @@ def is_retryable(error: BaseException) -> bool:
     """Whether the same transaction may succeed when it is run again: somebody else was in the way."""
     if not isinstance(error, DBAPIError):
         return False
-    if sqlite_code(error.orig) in {BUSY, LOCKED}:
+    if sqlite_code(error.orig) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return True
     # serialization failure, deadlock, lock timeout
     return sqlstate(error.orig) in {"40001", "40P01", "55P03"} or is_lost(error)
@@ -63,27 +61,27 @@ def translate(error: BaseException, url: URL) -> BaseException:
 def _of_sqlite(error: sqlite3.Error, url: URL) -> StoreError | None:
     name = shown(url)
     match sqlite_code(error):
-        case 5 | 6:  # BUSY, LOCKED
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return StoreError(
                 f"The store {name} is locked by another program", "Close what else uses it, then try again"
             )
-        case 13:  # FULL
+        case sqlite3.SQLITE_FULL:
             return StoreError(f"The disk that holds the store {name} is full", "Free some space; nothing was lost")
-        case 11 | 26:  # CORRUPT, NOTADB
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return StoreError(f"The store {name} is damaged ({error})", _RESTORE)
-        case 8:  # READONLY
+        case sqlite3.SQLITE_READONLY:
             return StoreError(
                 f"The store {name} cannot be written", "Check the file's and its folder's permissions"
             )
-        case 14:  # CANTOPEN
+        case sqlite3.SQLITE_CANTOPEN:
             return StoreError(
                 f"The store {name} cannot be opened", "Check that its folder exists and may be read and written"
             )
-        case 10:  # IOERR
+        case sqlite3.SQLITE_IOERR:
             return StoreError(
                 f"The disk failed under the store {name} ({error})", "Check the disk and its free space"
             )
-        case 7:  # NOMEM
+        case sqlite3.SQLITE_NOMEM:
             return StoreError("There is not enough memory for the store", "Close other programs")
         case _:
             return None

@@ -11,12 +11,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, func, inspect, select, text
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from fleetui.common.domain.clock import ManualClock
 from fleetui.common.domain.errors import StoreError
-from fleetui.store import counters, devices, engine, events, feed, ingest, integrity, schema, series, tables
+from fleetui.store import counters, devices, engine, events, faults, feed, ingest, integrity, schema, series, tables
 from fleetui.store.records import METRICS, Batch, DeviceRow, EventRow, Sample
 from fleetui.store.store import Store
 from tests.helpers.store import PostgresServer, dropped, fresh_url
@@ -245,6 +247,66 @@ def test_a_database_of_another_encoding_is_refused(postgres: PostgresServer) -> 
     with pytest.raises(StoreError, match="encoding LATIN1"):
         Store.open(postgres.url("latin"), clock=CLOCK)
     postgres.drop(postgres.url("latin"))
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (sqlite3.SQLITE_BUSY, "locked by another program"),
+        (sqlite3.SQLITE_LOCKED, "locked by another program"),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, "locked by another program"),
+        (sqlite3.SQLITE_FULL, "full"),
+        (sqlite3.SQLITE_CORRUPT, "damaged"),
+        (sqlite3.SQLITE_NOTADB, "damaged"),
+        (sqlite3.SQLITE_READONLY, "cannot be written"),
+        (sqlite3.SQLITE_CANTOPEN, "cannot be opened"),
+        (sqlite3.SQLITE_IOERR_WRITE, "disk failed"),
+        (sqlite3.SQLITE_NOMEM, "not enough memory"),
+    ],
+)
+def test_each_trouble_of_sqlite_has_a_sentence(code: int, words: str) -> None:
+    driver = sqlite3.OperationalError("in SQLite's words")
+    driver.sqlite_errorcode = code
+    found = faults.translate(OperationalError(None, None, driver), engine.parse("sqlite:////x.db"))
+    assert isinstance(found, StoreError)
+    assert words in found.sentence
+    assert found.fix
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("28P01", "refused the login"),
+        ("3D000", "does not exist"),
+        ("42501", "does not allow this"),
+        ("25006", "read-only"),
+        ("53300", "no connection left"),
+        ("53100", "out of disk or memory"),
+        ("55P03", "locked by another program"),
+        ("40P01", "locked by another program"),
+        ("XX001", "damaged"),
+        ("57P03", "cannot be reached"),
+        ("08006", "cannot be reached"),
+    ],
+)
+def test_each_trouble_of_postgresql_has_a_sentence(state: str, words: str) -> None:
+    driver = psycopg.errors.lookup(state)("in PostgreSQL's words")
+    found = faults.translate(OperationalError(None, None, driver), engine.parse("postgresql://me@host/db"))
+    assert isinstance(found, StoreError)
+    assert words in found.sentence
+    assert found.fix
+
+
+def test_mistakes_of_our_own_are_not_dressed_up() -> None:
+    url = engine.parse("sqlite:////x.db")
+    ours: list[Exception] = [
+        LookupError("ours"),
+        ProgrammingError(None, None, sqlite3.OperationalError("no such table: x")),
+        ProgrammingError(None, None, psycopg.errors.UndefinedTable("x")),
+    ]
+    for error in ours:
+        assert faults.translate(error, url) is error
+        assert not faults.is_retryable(error)
 
 
 # -------------------------------------------------------------------------------------------- schema
