@@ -13,8 +13,9 @@ from fleetui.common.domain.errors import BugError
 from fleetui.desk.app.notices import Level
 from fleetui.desk.ui.context import DeskContext
 from fleetui.desk.ui.crash import Crash, CrashDialog
+from fleetui.desk.ui.shell import PAGES
 from fleetui.desk.ui.widgets.basic import Button, Clickable, IconButton, SearchField, Segmented, Switch
-from fleetui.desk.ui.window import PAGES, MainWindow
+from fleetui.desk.ui.window import MainWindow
 from tests.qt.test_shell_window import press
 
 STATES = (*(page.id for page in PAGES), "palette", "shortcuts", "connections", "notifications")

@@ -15,14 +15,16 @@ from PySide6.QtGui import QImage
 from PySide6.QtWidgets import QApplication
 
 from fleetui.common.domain.clock import ManualClock
-from fleetui.common.domain.errors import ConfigError
+from fleetui.common.domain.errors import ConfigError, StoreError
 from fleetui.common.domain.states import ChildState
 from fleetui.desk.app.feed import FeedStatus
 from fleetui.desk.app.instance import Instance
+from fleetui.desk.app.operations import Operation
 from fleetui.desk.app.supervise import Note
 from fleetui.desk.ui import system
 from fleetui.desk.ui.application import DeskApplication
 from fleetui.desk.ui.context import DeskContext
+from fleetui.desk.ui.crash import CrashGuard
 from fleetui.desk.ui.links import Links
 from fleetui.store.records import Changes
 from tests.helpers.qt import NOW, station_status
@@ -109,6 +111,61 @@ def test_a_store_that_cannot_be_read_is_said(tmp_path: Path, qapp: QApplication)
     made.close()
     until(qapp, lambda: ended, "its end")
     made.dispose()
+
+
+@pytest.mark.logs_warnings("a bug in the|failed")
+@pytest.mark.qt_log_ignore(OFFSCREEN)
+def test_a_bug_in_an_operation_shows_the_dialog_and_one_can_go_on(tmp_path: Path, qapp: QApplication) -> None:
+    guard = CrashGuard()
+    guard.open_fault_file = lambda _path: ""  # type: ignore[method-assign]  # pytest's own handler stays in place
+    made = DeskApplication(qapp, Instance.open(tmp_path / "base", overrides={"station.own": False}), guard)
+    guard.owner = made
+    ended: list[bool] = []
+    made.ended.connect(lambda: ended.append(True))
+    made.show()
+
+    def work() -> None:
+        raise LookupError("nobody expected this")
+
+    Operation("Add up", work).start(made.context.operations)
+    until(qapp, lambda: made._crash_dialog is not None, "the dialog")
+    dialog = made._crash_dialog
+    assert dialog is not None
+    assert "LookupError: nobody expected this" in dialog.details.toPlainText()
+    assert "operation “Add up”" in dialog.details.toPlainText()
+    assert made.instance.settings.path is not None
+    assert made.instance.settings.path.exists(), "the state was saved first"
+    dialog.go_on.click()
+    assert made._crash_dialog is None
+    Operation("Say no", refuse).start(made.context.operations)
+    until(qapp, lambda: made.context.notices.get("say:Say no: The disk is full") is not None, "a notice")
+    assert made._crash_dialog is None, "an operator's error is no crash"
+    made.close()
+    until(qapp, lambda: ended, "its end")
+    made.dispose()
+
+
+def refuse() -> None:
+    raise StoreError("The disk is full", "Free some space")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_closes_in_order(tmp_path: Path, number: signal.Signals) -> None:
+    """From a shell, with children: everything ends, and the exit code says that it went well."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fleetui.cli", "--base-dir", str(tmp_path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "QT_QPA_PLATFORM": "offscreen"},
+    )  # fmt: skip
+    try:
+        me = psutil.Process(process.pid)
+        wait_until(lambda: len(me.children()) >= 2, 40, "broker and station")
+        children = me.children(recursive=True)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=40)
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors.decode()
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
 
 
 # ---------------------------------------------------------------- links, from their three sources

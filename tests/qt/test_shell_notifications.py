@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from PySide6.QtCore import QEvent, QPointF, Qt
 from PySide6.QtGui import QEnterEvent
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QApplication, QLabel, QPushButton
+from PySide6.QtWidgets import QApplication, QLabel, QPushButton, QSystemTrayIcon
 
 from fleetui.desk.app.notices import Level, NoticeAction
 from fleetui.desk.app.settings import Settings
 from fleetui.desk.ui.context import DeskContext
-from fleetui.desk.ui.notifications import FOREVER, DoNotDisturb
+from fleetui.desk.ui.notices import FOREVER, DoNotDisturb
 from fleetui.desk.ui.window import MainWindow
+from tests.qt.conftest import close
 from tests.qt.test_shell_window import press
 
 
@@ -174,3 +176,28 @@ def test_toasts_stay_inside_a_window_that_shrinks(window: MainWindow, context: D
     window.resize(900, 560)
     stack = window.notifications.toasts
     assert window.rect().contains(stack.geometry())
+
+
+@pytest.mark.qt_log_ignore("systemTrayWindowChanged", "does not support raise")
+def test_tray_speaks_while_the_window_is_not_in_front(
+    context: DeskContext, qtbot: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a tray that this platform lacks: its two questions are answered, the rest is the real thing."""
+    monkeypatch.setattr(QSystemTrayIcon, "isSystemTrayAvailable", staticmethod(lambda: True))
+    monkeypatch.setattr(QSystemTrayIcon, "supportsMessages", staticmethod(lambda: True))
+    shown: list[tuple[str, str]] = []
+
+    def remember(_icon: object, title: str, text: str, *_rest: object) -> None:
+        shown.append((title, text))
+
+    monkeypatch.setattr(QSystemTrayIcon, "showMessage", remember)
+    window = MainWindow(context)
+    context.navigate("overview")
+    action = NoticeAction("Open settings", page="settings")
+    context.notices.say(Level.ERROR, "No broker is set", "Set one", key="b", actions=(action,))
+    assert shown == [("FleetUI: Error", "No broker is set.")]
+    assert not window.notifications.toasts.toasts
+    window.notifications.tray._clicked()
+    assert window.isVisible(), "a click brings the window to the front"
+    assert window.page_id == "settings", "and lands on the cause"
+    close(window)

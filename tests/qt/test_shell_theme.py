@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor, QFontMetrics, QPalette
 from PySide6.QtWidgets import QApplication, QLabel
 
@@ -185,3 +186,13 @@ def test_what_does_not_exist_is_a_bug(qapp: QApplication) -> None:
         theme.pixmap("no-such-icon")
     with pytest.raises(BugError):
         theme.set_mode("sepia")
+
+
+def test_movements_are_left_out_where_the_system_asks_for_it(qapp: QApplication) -> None:
+    theme = Theme(qapp, "light")
+    assert theme.motion("slow") > 0
+    if hasattr(Qt, "MotionPreference"):
+        theme._motion_changed(Qt.MotionPreference.ReducedMotion)
+    else:
+        theme.reduced_motion = True
+    assert theme.motion("slow") == 0

@@ -12,7 +12,8 @@ from fleetui.desk.app.commands import Command, Need
 from fleetui.desk.app.notices import Level
 from fleetui.desk.app.settings import Settings
 from fleetui.desk.ui.context import DeskContext, Page
-from fleetui.desk.ui.window import PAGES, MainWindow, PageSpec
+from fleetui.desk.ui.shell import PAGES, PageSpec
+from fleetui.desk.ui.window import MainWindow
 from tests.helpers.qt import station_status
 from tests.qt.conftest import close
 

@@ -26,9 +26,10 @@ from fleetui.desk.ui.bridge import Bridge
 from fleetui.desk.ui.context import DeskContext
 from fleetui.desk.ui.crash import Crash, CrashDialog, CrashGuard, fault_crash
 from fleetui.desk.ui.links import Links
+from fleetui.desk.ui.shell import APP
 from fleetui.desk.ui.stopping import Stopping
 from fleetui.desk.ui.theme import Theme
-from fleetui.desk.ui.window import APP, MainWindow
+from fleetui.desk.ui.window import MainWindow
 from fleetui.store.records import Changes
 
 if TYPE_CHECKING:

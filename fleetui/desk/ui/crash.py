@@ -180,6 +180,7 @@ class CrashGuard:
         self._lock = threading.Lock()
         self._file: IO[str] | None = None
         self._path: Path | None = None
+        self._was_enabled = False
         self._before: tuple[Any, ...] = ()
         self.tail = LogTail()
         self.count = 0
@@ -262,6 +263,7 @@ class CrashGuard:
             log.warning("no fault file at %s: %s", path, error)
             return last
         self._path = path
+        self._was_enabled = faulthandler.is_enabled()
         faulthandler.enable(self._file, all_threads=True)
         return last
 
@@ -269,6 +271,8 @@ class CrashGuard:
         if self._file is None or self._path is None:
             return
         faulthandler.disable()
+        if self._was_enabled and sys.__stderr__ is not None:
+            faulthandler.enable(sys.__stderr__)
         self._file.close()
         self._file = None
         with contextlib.suppress(OSError):

@@ -55,6 +55,7 @@ class Theme(QObject):
         self._app = app
         self._mode = mode
         self.reduced_motion = False
+        self._motion_hints: QObject | None = None
         self._tokens = _json("tokens.json")
         self._icons = IconCache()
         self._colors: dict[str, QColor] = {}
@@ -67,6 +68,7 @@ class Theme(QObject):
         app.setStyle("Fusion")
         app.setFont(self.font("body"))
         app.styleHints().colorSchemeChanged.connect(self._scheme_changed)
+        self._follow_motion()
         self._ask_scheme()
         self._apply()
 
@@ -90,6 +92,19 @@ class Theme(QObject):
         # Tells the platform too, so that title bars and native dialogs go along.
         wanted = {"light": Qt.ColorScheme.Light, "dark": Qt.ColorScheme.Dark}
         self._app.styleHints().setColorScheme(wanted.get(self._mode, Qt.ColorScheme.Unknown))
+
+    def _follow_motion(self) -> None:
+        """Whether the system asks for fewer movements; Qt tells since 6.12."""
+        self._style_hints = self._app.styleHints()  # kept: what it hands out dies with its wrapper
+        if not hasattr(Qt, "MotionPreference"):
+            return
+        self._motion_hints = self._style_hints.accessibility()
+        self._motion_hints.motionPreferenceChanged.connect(self._motion_changed)
+        self._motion_changed(self._motion_hints.motionPreference())
+
+    @Slot(object)
+    def _motion_changed(self, preference: object) -> None:
+        self.reduced_motion = preference == Qt.MotionPreference.ReducedMotion
 
     @Slot(Qt.ColorScheme)
     def _scheme_changed(self, _scheme: Qt.ColorScheme) -> None:

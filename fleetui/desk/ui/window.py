@@ -9,156 +9,23 @@ from __future__ import annotations
 import base64
 import binascii
 import importlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-from PySide6.QtCore import QByteArray, QEvent, QSize, Qt, QTimer, Signal, Slot
-from PySide6.QtGui import QCloseEvent, QFontMetrics, QKeySequence, QPainter, QPaintEvent, QShortcut
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QMainWindow, QPushButton, QStackedWidget, QVBoxLayout, QWidget
+from PySide6.QtCore import QByteArray, QEvent, Qt, QTimer, Signal, Slot
+from PySide6.QtGui import QCloseEvent, QKeySequence, QPaintEvent, QShortcut
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QMainWindow, QStackedWidget, QVBoxLayout, QWidget
 
-from fleetui.common.domain.filters import parse
-from fleetui.desk.app.commands import Command, Hit, match
-from fleetui.desk.app.order import passing
-from fleetui.desk.app.text import QT_TRANSLATE_NOOP
+from fleetui.desk.app.commands import Command
 from fleetui.desk.ui.context import DeskContext, Page
+from fleetui.desk.ui.finder import Finder
 from fleetui.desk.ui.notifications import Notifications
 from fleetui.desk.ui.palette import CommandPalette, ShortcutSheet, keys, translate
-from fleetui.desk.ui.widgets.basic import IconButton, IconLabel, key_label, label, named
+from fleetui.desk.ui.shell import COMMANDS, GO, PAGES, PageSpec
 from fleetui.desk.ui.widgets.footer import ConnectionPanel, Footer
+from fleetui.desk.ui.widgets.header import BellButton, SearchBox
 from fleetui.desk.ui.widgets.overlay import Overlay
 from fleetui.desk.ui.widgets.rail import Rail
-
-
-@dataclass(frozen=True, slots=True)
-class PageSpec:
-    """A page before it is made: ``module`` is imported on the first visit."""
-
-    id: str
-    title: str
-    icon: str
-    module: str
-    cls: str
-    foot: bool = False
-    quick: bool = True  # it is there at once; one that brings libraries along comes after the first frame
-
-
-PAGES: tuple[PageSpec, ...] = (
-    PageSpec(
-        "overview", QT_TRANSLATE_NOOP("Commands", "Overview"), "overview",
-        "fleetui.desk.ui.pages.overview", "OverviewPage",
-    ),
-    PageSpec(
-        "devices", QT_TRANSLATE_NOOP("Commands", "Devices"), "devices",
-        "fleetui.desk.ui.pages.devices", "DevicesPage", quick=False,
-    ),
-    PageSpec(
-        "settings", QT_TRANSLATE_NOOP("Commands", "Settings"), "settings",
-        "fleetui.desk.ui.pages.settings", "SettingsPage", foot=True,
-    ),
-)  # fmt: skip
-
-GO = QT_TRANSLATE_NOOP("Commands", "Go to")
-VIEW = QT_TRANSLATE_NOOP("Commands", "View")
-APP = QT_TRANSLATE_NOOP("Commands", "FleetUI")
-SAVED_VIEW = QT_TRANSLATE_NOOP("Commands", "Saved view")
-VIEW_WORD = "view"
-
-COMMANDS: tuple[Command, ...] = (
-    Command(
-        "app.palette", QT_TRANSLATE_NOOP("Commands", "Search everything"), group=APP, shortcut="Ctrl+K",
-        icon="search", in_palette=False,
-    ),
-    Command(
-        "app.notifications", QT_TRANSLATE_NOOP("Commands", "Show notifications"), group=APP,
-        shortcut="Ctrl+Shift+N", icon="bell",
-    ),
-    Command(
-        "app.connections", QT_TRANSLATE_NOOP("Commands", "Show connections"), group=APP, icon="broker",
-        keywords=("broker", "station", "store", "status"),
-    ),
-    Command(
-        "app.shortcuts", QT_TRANSLATE_NOOP("Commands", "Keyboard shortcuts"), group=APP, shortcut="F1",
-        icon="keyboard", keywords=("help", "keys"),
-    ),
-    Command("app.quit", QT_TRANSLATE_NOOP("Commands", "Quit"), group=APP, shortcut="Ctrl+Q", keywords=("exit",)),
-    Command("app.back", QT_TRANSLATE_NOOP("Commands", "Back"), group=GO, shortcut="Alt+Left", icon="chevron-left"),
-    Command(
-        "app.forward", QT_TRANSLATE_NOOP("Commands", "Forward"), group=GO, shortcut="Alt+Right",
-        icon="chevron-right",
-    ),
-    Command(
-        "app.rail", QT_TRANSLATE_NOOP("Commands", "Narrow or wide navigation"), group=VIEW, shortcut="Ctrl+B",
-        icon="sidebar",
-    ),
-    Command(
-        "app.theme.light", QT_TRANSLATE_NOOP("Commands", "Light theme"), group=VIEW, icon="light",
-        keywords=("appearance",),
-    ),
-    Command(
-        "app.theme.dark", QT_TRANSLATE_NOOP("Commands", "Dark theme"), group=VIEW, icon="dark",
-        keywords=("appearance", "night"),
-    ),
-    Command(
-        "app.theme.system", QT_TRANSLATE_NOOP("Commands", "Theme of the system"), group=VIEW, icon="settings",
-        keywords=("appearance", "light", "dark"),
-    ),
-)  # fmt: skip
-
-
-class BellButton(IconButton):
-    """The bell, with how many notices are unread in the colour of the worst of them."""
-
-    def __init__(self, context: DeskContext) -> None:
-        super().__init__(context.theme, "bell", self.tr("Notifications"), shortcut=keys("Ctrl+Shift+N"), size=18)
-        self._notices = context.notices
-        self.setFixedSize(36, 32)
-        context.notices.on_changed(self.refresh)
-        self.refresh()
-
-    def refresh(self) -> None:
-        unread = self._notices.unread
-        named(self, self.tr("Notifications, {0} unread").format(unread) if unread else self.tr("Notifications"))
-        self.update()
-
-    def paintEvent(self, event: QPaintEvent) -> None:
-        super().paintEvent(event)
-        unread = self._notices.unread
-        if not unread:
-            return
-        worst = self._notices.worst
-        role = "accent" if worst is None or worst < 2 else ("warn" if worst == 2 else "bad")
-        painter = QPainter(self)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        font = self._theme.font("caption")
-        font.setPointSizeF(font.pointSizeF() * 0.9)
-        text = str(unread) if unread < 100 else "99+"
-        width = max(QFontMetrics(font).horizontalAdvance(text) + 8, 16)
-        x = self.width() - width - 1
-        painter.setPen(self._theme.color("window"))
-        painter.setBrush(self._theme.color(role))
-        painter.drawRoundedRect(x, 1, width, 16, 8, 8)
-        painter.setFont(font)
-        painter.setPen(self._theme.color("on_accent"))
-        painter.drawText(x, 1, width, 16, Qt.AlignmentFlag.AlignCenter, text)
-        painter.end()
-
-
-class SearchBox(QPushButton):
-    """Looks like a field and opens the palette."""
-
-    def __init__(self, context: DeskContext) -> None:
-        super().__init__()
-        self.setProperty("searchbox", True)
-        named(self, self.tr("Search everything"))
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(10, 0, 6, 0)
-        layout.setSpacing(8)
-        layout.addWidget(IconLabel(context.theme, "search", "faint", 14))
-        layout.addWidget(label(self.tr("Search or run a command"), "body", "faint"), 1)
-        layout.addWidget(key_label(keys("Ctrl+K")))
-        self.setFixedSize(QSize(300, 32))
 
 
 class MainWindow(QMainWindow):
@@ -278,7 +145,7 @@ class MainWindow(QMainWindow):
             **{f"app.page.{spec.id}": self._page_goer(spec.id) for spec in pages},
         }
         self._undo = [registry.bind(name, function) for name, function in bind.items()]
-        self._undo.append(registry.add_source(_Found(self.context)))
+        self._undo.append(registry.add_source(Finder(self.context)))
         for command in registry:
             if command.id.startswith("app.") and command.shortcut:
                 self._shortcut(command, self, Qt.ShortcutContext.WindowShortcut)
@@ -476,44 +343,3 @@ class MainWindow(QMainWindow):
             return
         event.ignore()
         self.closing.emit()
-
-
-class _Found:
-    """Devices and saved views in the palette; pages are commands already."""
-
-    LOOKED_AT = 400
-
-    def __init__(self, context: DeskContext) -> None:
-        self._context = context
-
-    def search(self, text: str, limit: int) -> list[Hit]:
-        hits = [*self._views(text), *self._devices(text)]
-        hits.sort(key=lambda hit: -hit.score)
-        return hits[:limit]
-
-    def _views(self, text: str) -> Iterator[Hit]:
-        context = self._context
-        for view in context.views.values():
-            found = match(text, view.name, (VIEW_WORD,))
-            if found is not None:
-                yield Hit(
-                    found[0], f"view:{view.id}", view.name, translate(SAVED_VIEW), found[1],
-                    run=lambda view=view: context.navigate(view.page, view=view.id),
-                )  # fmt: skip
-
-    def _devices(self, text: str) -> Iterator[Hit]:
-        """By the filter language's search for bare words, which looks at columns, not at devices one by one."""
-        context, table = self._context, self._context.table
-        words = text.replace('"', " ").replace("\\", " ").split()
-        if not words:
-            return
-        wanted = parse(" ".join(f'"{word}"' for word in words))
-        for row in np.flatnonzero(passing(table, wanted, context.clock.now()))[: self.LOOKED_AT].tolist():
-            device, site = table.device(row), table.text("site", row)
-            title = table.text("name", row) or device
-            found = match(text, title, (device, site))
-            if found is not None:
-                yield Hit(
-                    found[0] - 4, f"device:{device}", title, f"{device}, {site}" if site else device, found[1],
-                    run=lambda device=device: context.navigate("devices", device=device),
-                )  # fmt: skip

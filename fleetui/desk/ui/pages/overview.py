@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PySide6.QtCore import Qt, Slot
-from PySide6.QtGui import QGuiApplication, QPainter, QPixmap
+from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QFrame, QGridLayout, QLabel, QScrollArea, QStackedWidget, QVBoxLayout, QWidget
 
 from fleetui.common.domain import ages
-from fleetui.common.domain.filters import FilterRule, Role
+from fleetui.common.domain.filters import FilterRule
 from fleetui.desk.app import overview
 from fleetui.desk.app.operations import Operation
-from fleetui.desk.app.text import moment
 from fleetui.desk.ui.context import DeskContext, Page
+from fleetui.desk.ui.pages import overview_lines as lines
 from fleetui.desk.ui.palette import translate
 from fleetui.desk.ui.widgets.basic import Button, Segmented, column, label, row
-from fleetui.desk.ui.widgets.card import TONES, FilterCard, Section
+from fleetui.desk.ui.widgets.card import Dot, FilterCard, Section
 from fleetui.desk.ui.widgets.empty import EmptyState
-from fleetui.desk.ui.widgets.figures import Cell, Figures, FiguresTable, Line
+from fleetui.desk.ui.widgets.figures import Figures, FiguresTable, Line
 from fleetui.desk.ui.widgets.timechart import Layer, TimeChart
 from fleetui.store.records import Changes, Series
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 SPANS = {"1h": 3600.0, "1d": 86400.0, "1w": 7 * 86400.0}
 CARDS = ("all", "online", "late", "offline", "errors")
-NOT_ATTENTION = frozenset({*CARDS, "rejected", "gone"})
 METRICS = (
     "online",
     "late",
@@ -47,7 +46,6 @@ METRICS = (
 POINTS = 360
 EVENTS_SHOWN = 16
 LINES_SHOWN = 8
-LEVELS = {0: "debug", 1: "info", 2: "warning", 3: "error", 4: "critical"}
 
 
 class OverviewPage(Page):
@@ -162,7 +160,7 @@ class OverviewPage(Page):
         for name, number in self._legend.items():
             look = self.context.theme.look(name)
             legend.addLayout(
-                row(_Dot(self.context, look.role), label(look.word, "small", "muted"), number, space=6)
+                row(Dot(self.context.theme, look.role), label(look.word, "small", "muted"), number, space=6)
             )
         legend.addStretch(1)
         box = QWidget()
@@ -186,16 +184,16 @@ class OverviewPage(Page):
             ),
         )  # fmt: skip
         inside = column(space=2)
-        for at, (key, title, show, lines) in enumerate(rows):
+        for at, (key, title, show, drawn) in enumerate(rows):
             chart = TimeChart(theme, title, show=show, times=at == len(rows) - 1)
             chart.setFixedHeight(58 if at < len(rows) - 1 else 74)
             self.activity[key] = chart
             head = row(label(title, "small", "muted"), 1, space=6)
-            for name, color in lines:
+            for name, color in drawn:
                 self._figures[name] = label("", "strong")
-                if len(lines) > 1:
+                if len(drawn) > 1:
                     head.addSpacing(8)
-                    head.addWidget(_Dot(self.context, color))
+                    head.addWidget(Dot(self.context.theme, color))
                     head.addWidget(label(name.removeprefix("latency_"), "small", "muted"))
                 head.addWidget(self._figures[name])
             inside.addLayout(head)
@@ -330,79 +328,14 @@ class OverviewPage(Page):
                 self._cards[card.rule.name].show_card(card)
         for name, number in self._legend.items():
             number.setText(f"{self._cards[name].card.count:,}")
-        _fill(self.attention, self._calm, self._attention_lines(cards))
-        _fill(self.versions, self._no_versions, self._version_lines())
-        _fill(self.sites, self._no_sites, self._site_lines())
+        _fill(self.attention, self._calm, lines.attention(cards, LINES_SHOWN))
+        _fill(self.versions, self._no_versions, lines.versions(self.context.table, LINES_SHOWN))
+        _fill(self.sites, self._no_sites, lines.sites(self.context.table, LINES_SHOWN))
         self._ages()
 
-    @staticmethod
-    def _attention_lines(cards: list[overview.Card]) -> list[Line]:
-        order = (Role.CRITICAL, Role.WARNING, Role.NOTICE, Role.GOOD, Role.NEUTRAL)
-        found = [card for card in cards if card.count and card.rule.name not in NOT_ATTENTION]
-        found.sort(key=lambda card: (order.index(card.rule.role), -card.count))
-        lines = []
-        for card in found[:LINES_SHOWN]:
-            tone, icon = TONES[card.rule.role]
-            description = translate(card.rule.description)
-            what = Cell(translate(card.rule.title), icon=icon, icon_tone=tone, note=description, tip=description)
-            lines.append(Line((what, Cell(f"{card.count:,}")), card.rule.text))
-        return lines
-
-    def _version_lines(self) -> list[Line]:
-        lines = []
-        for spread in overview.versions(self.context.table)[:LINES_SHOWN]:
-            share = spread.online / spread.devices
-            lines.append(
-                Line(
-                    (
-                        Cell(spread.model, note=spread.version, tip=f"{spread.model} {spread.version}"),
-                        Cell(ages.percent(share), parts=((share, "ok"), (1 - share, "control"))),
-                        Cell(f"{spread.devices:,}"),
-                        Cell(f"{spread.online:,}"),
-                        _worry(spread.failing),
-                    ),
-                    spread.filter,
-                )
-            )
-        return lines
-
-    def _site_lines(self) -> list[Line]:
-        lines = []
-        for site in overview.sites(self.context.table)[:LINES_SHOWN]:
-            n = site.devices
-            good = max(n - site.offline - site.late, 0)
-            parts = ((good / n, "ok"), (site.late / n, "warn"), (site.offline / n, "bad"))
-            words = self.tr("{0} online, {1} late, {2} offline").format(good, site.late, site.offline)
-            lines.append(
-                Line(
-                    (
-                        Cell(site.site), Cell(words, parts=parts, tip=words), Cell(f"{n:,}"),
-                        _worry(site.offline), _worry(site.failing),
-                    ),
-                    site.filter,
-                )
-            )  # fmt: skip
-        return lines
-
     def _ages(self) -> None:
-        now = self.context.clock.now()
-        theme, table = self.context.theme, self.context.table
-        lines = []
-        for event in self.context.events[:EVENTS_SHOWN]:
-            look = theme.look(LEVELS.get(event.level, "info"))
-            name = table.text("name", table.row_of(event.device)) if event.device in table else ""
-            who = name or event.device
-            text = event.text or event.kind.replace("_", " ")
-            first = Cell(
-                who or text,
-                icon=look.icon,
-                icon_tone=look.role,
-                note=text if who else "",
-                tip=f"{look.word}: {text}",
-            )
-            age = Cell(ages.age_of(event.at, now), "muted", tip=moment(event.at))
-            lines.append(Line((first, age), event.device))
-        _fill(self.events, self._no_events, lines)
+        found = lines.events(self.context, EVENTS_SHOWN)
+        _fill(self.events, self._no_events, found)
 
     # ------------------------------------------------------------ series
 
@@ -472,31 +405,6 @@ class OverviewPage(Page):
         return self._loading is not None
 
 
-class _Dot(QLabel):
-    """A dot in the colour of an area, beside its word."""
-
-    def __init__(self, context: DeskContext, role: str) -> None:
-        super().__init__()
-        self._theme, self._role = context.theme, role
-        self.setFixedSize(10, 10)
-        self._theme.changed.connect(self._draw)
-        self._draw()
-
-    @Slot()
-    def _draw(self) -> None:
-        ratio = self.devicePixelRatioF()
-        pixmap = QPixmap(round(10 * ratio), round(10 * ratio))
-        pixmap.setDevicePixelRatio(ratio)
-        pixmap.fill(Qt.GlobalColor.transparent)
-        painter = QPainter(pixmap)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        painter.setPen(Qt.PenStyle.NoPen)
-        painter.setBrush(self._theme.paint(self._role))
-        painter.drawRoundedRect(1, 1, 8, 8, 2, 2)
-        painter.end()
-        self.setPixmap(pixmap)
-
-
 def _count(value: float) -> str:
     return f"{value:,.0f}" if math.isfinite(value) else ages.UNKNOWN
 
@@ -505,17 +413,13 @@ def _last(one: Series) -> float:
     return float(one.mean[-1]) if one.mean.size else math.nan
 
 
-def _worry(count: int) -> Cell:
-    return Cell(f"{count:,}", "bad" if count else "faint")
-
-
 def _quiet(text: str) -> QLabel:
     made = label(text, "body", "muted", wrap=True)
     made.setContentsMargins(8, 0, 8, 8)
     return made
 
 
-def _fill(table: FiguresTable, nothing: QWidget, lines: list[Line]) -> None:
-    table.show_lines(lines)
-    table.setVisible(bool(lines))
-    nothing.setVisible(not lines)
+def _fill(table: FiguresTable, nothing: QWidget, found: list[Line]) -> None:
+    table.show_lines(found)
+    table.setVisible(bool(found))
+    nothing.setVisible(not found)

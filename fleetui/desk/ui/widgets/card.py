@@ -1,10 +1,12 @@
-"""Cards: a named filter with its number, and a plain frame with a heading. Main thread only."""
+"""Cards: a named filter with its number, a plain frame with a heading, a dot for a legend. Main thread only."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from PySide6.QtWidgets import QFrame, QSizePolicy, QVBoxLayout, QWidget
+from PySide6.QtCore import Qt, Slot
+from PySide6.QtGui import QPainter, QPixmap
+from PySide6.QtWidgets import QFrame, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from fleetui.common.domain import ages
 from fleetui.common.domain.filters import Role
@@ -83,3 +85,28 @@ class Section(QFrame):
 
     def add(self, widget: QWidget, stretch: int = 0) -> None:
         self._inside.addWidget(widget, stretch)
+
+
+class Dot(QLabel):
+    """A dot in the colour of an area, beside its word."""
+
+    def __init__(self, theme: Theme, role: str) -> None:
+        super().__init__()
+        self._theme, self._role = theme, role
+        self.setFixedSize(10, 10)
+        self._theme.changed.connect(self._draw)
+        self._draw()
+
+    @Slot()
+    def _draw(self) -> None:
+        ratio = self.devicePixelRatioF()
+        pixmap = QPixmap(round(10 * ratio), round(10 * ratio))
+        pixmap.setDevicePixelRatio(ratio)
+        pixmap.fill(Qt.GlobalColor.transparent)
+        painter = QPainter(pixmap)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(self._theme.paint(self._role))
+        painter.drawRoundedRect(1, 1, 8, 8, 2, 2)
+        painter.end()
+        self.setPixmap(pixmap)
