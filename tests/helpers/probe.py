@@ -109,6 +109,9 @@ class Probe:
         if ok and kind in {Up.WIN, Up.EVENT}:
             with self._lock:
                 self.acked.add((device.name, str(kind), number))
+        elif not ok and kind is Up.BIRTH and device.link.status.state is LinkState.ONLINE:
+            # Nobody was there to hear it yet; everything else is simply not counted.
+            self.loop.call_later(0.5, self._send, device, Up.BIRTH, self._birth)
 
     def _birth(self, name: str, number: int) -> Birth:
         return Birth(

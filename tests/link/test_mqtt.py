@@ -175,6 +175,13 @@ def test_a_refused_subscription_is_told_and_does_not_end_the_connection(tmp_path
     with running_broker(tmp_path) as broker:
         transport = mqtt_transport(loop, broker, "d1", username="d1", password=broker.password("d1"))
         heard = Collector(transport)
+        station = mqtt_transport(loop, broker, "station", username="station", password=broker.password("station"))
+        listening = Collector(station)
+        station.subscribe("fleet/test/up/+/+")
+        station.start()
+        listening.wait_online()
+        station.publish("fleet/test/up/station/beat", b"", qos=1)
+        listening.wait(1)  # its subscription stands
         transport.subscribe("fleet/test/down/d1/+")
         transport.subscribe("fleet/test/down/other/+")
         transport.start()
@@ -188,6 +195,7 @@ def test_a_refused_subscription_is_told_and_does_not_end_the_connection(tmp_path
         assert transport.counters.delivered == 1
         assert heard.states.count(LinkState.CONNECTING) == 1
         transport.stop()
+        station.stop()
 
 
 # ---------------------------------------------------------------- silent, absent, far
@@ -515,14 +523,20 @@ def test_a_client_certificate_lets_in_and_large_messages_pass(
     for n, t in links.items():
         t.subscribe(f"fleet/test/down/{n}/+")
         t.start()
-    for one in heard.values():
+    station = mqtt_transport(loop, address, "station", tls=TlsFiles(pki.ca, *pki.client("station")))
+    listening = Collector(station)
+    station.subscribe("fleet/test/up/+/+")
+    station.start()
+    for one in (*heard.values(), listening):
         one.wait_online()
+    station.publish("fleet/test/up/station/beat", b"", qos=1)
+    listening.wait(1)  # its subscription stands
     done: list[bool] = []
     for i in range(20):
         links["d1"].publish("fleet/test/up/d1/capture", bytes([i]) * 200_000, qos=1, on_done=done.append)
     wait_until(lambda: len(done) == 20, 20, "all taken")
     assert all(done)
-    for t in links.values():
+    for t in (*links.values(), station):
         t.stop()
 
 

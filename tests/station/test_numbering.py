@@ -1,6 +1,6 @@
 """Numbering against a plain model: sets of numbers."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleetui.station.ingest.numbering import JUMP, WINDOW, BootNumbers, Numbers, Verdict
@@ -85,6 +85,7 @@ def test_new_and_duplicate_agree_with_a_set(sequence: list[int], mostly_forward:
         top = max(top, n)
 
 
+@settings(deadline=None)  # a loaded machine is not a defect
 @given(st.data())
 def test_losses_are_exactly_what_never_came(data: st.DataObject):
     """Any reordering within the window, any duplicates, any ages: in the end the count is the truth."""

@@ -379,10 +379,12 @@ class LinkClient(abc.ABC):
         state = LinkState.REFUSED if refused else LinkState.WAITING
         self._set(state, reason=reason, attempt=backoff.attempt, retry_in_s=delay)
 
-    def _acknowledged(self, packet_id: int, *, ok: bool) -> None:
+    def _acknowledged(self, packet_id: int, *, ok: bool, nobody: bool = False) -> None:
+        """``nobody``: the broker took it, but no session is subscribed, so that no one will ever get it."""
         item = self._inflight.pop(packet_id, None)
         if item is None:
             return
+        ok = ok and (item.retain or not nobody)
         if ok:
             self.counters.delivered += 1
         if self._queue and not self.dirty:

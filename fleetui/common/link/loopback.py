@@ -19,7 +19,7 @@ from typing import Any
 
 from fleetui.common.domain.clock import Clock
 from fleetui.common.link.client import LinkClient, Publication
-from fleetui.common.link.memory import OVERHEAD, Connection, MemoryBroker, Parcel, Stored, Welcome
+from fleetui.common.link.memory import NOBODY, OVERHEAD, Connection, MemoryBroker, Parcel, Stored, Welcome
 from fleetui.common.link.transport import LinkConfig, LinkState, Message
 
 CONNECT_TIMEOUT_S = 10.0
@@ -335,7 +335,7 @@ class LoopbackTransport(LinkClient):
 
     def puback_came(self, connection: Connection, packet_id: int, problem: str) -> None:
         if connection is self._connection:
-            self._acknowledged(packet_id, ok=not problem)
+            self._acknowledged(packet_id, ok=not problem or problem == NOBODY, nobody=problem == NOBODY)
 
     def suback_came(self, connection: Connection, answers: Sequence[tuple[str, str]]) -> None:
         if connection is self._connection:

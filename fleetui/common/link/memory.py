@@ -17,6 +17,7 @@ from fleetui.common.link.topics import topic_matches
 from fleetui.common.link.transport import LinkConfig, Will
 from fleetui.common.link.wheel import Planned, Wheel
 
+NOBODY = "nobody is subscribed"
 OVERHEAD = 64  # about what a packet has beside topic and payload
 
 
@@ -217,11 +218,11 @@ class MemoryBroker(Wheel, abc.ABC):
         self.counters.received += 1
         allowed = self.allow(connection.session.client_id, "publish", parcel.stored.topic)
         if allowed:
-            self._route(parcel.stored)
+            problem = "" if self._route(parcel.stored) else NOBODY
         else:
+            problem = "not authorized"
             self.counters.refused += 1
         if parcel.packet_id:
-            problem = "" if allowed else "not authorized"
             self.send(connection, connection.peer.puback_came, parcel.packet_id, problem)
 
     def puback_came(self, connection: Connection, packet_id: int) -> None:
@@ -264,7 +265,9 @@ class MemoryBroker(Wheel, abc.ABC):
             del self._retained[topic]
         return dict(self._retained)
 
-    def _route(self, stored: Stored) -> None:
+    def _route(self, stored: Stored) -> bool:
+        """Whether any session is subscribed."""
+        found = False
         if stored.retain:
             if stored.payload:
                 self._retained[stored.topic] = stored
@@ -280,6 +283,7 @@ class MemoryBroker(Wheel, abc.ABC):
                 elif qos > best and topic_matches(pattern, stored.topic):
                     best = qos
             if best >= 0:
+                found = True
                 self._offer(session, stored, min(best, stored.qos), retain=False)
         for pattern, members in shared.items():
             present = [m for m in members if m[0].connection is not None] or members
@@ -287,6 +291,7 @@ class MemoryBroker(Wheel, abc.ABC):
             self._turns[pattern] = turn + 1
             session, qos = present[turn % len(present)]
             self._offer(session, stored, min(qos, stored.qos), retain=False)
+        return found or bool(shared)
 
     def _offer(self, session: Session, stored: Stored, qos: int, *, retain: bool) -> None:
         if not self.allow(session.client_id, "receive", stored.topic):

@@ -61,6 +61,9 @@ _GONE = {
 }
 
 
+NO_MATCHING_SUBSCRIBERS = 0x10  # a broker need not say it; ours and mosquitto do
+
+
 class _Paho(paho.Client):
     """paho with a socket that is connected already."""
 
@@ -390,7 +393,7 @@ class MqttTransport(LinkClient):
         )
 
     def published(self, mid: int, reason: ReasonCode) -> None:
-        self._acknowledged(mid, ok=not reason.is_failure)
+        self._acknowledged(mid, ok=not reason.is_failure, nobody=reason.value == NO_MATCHING_SUBSCRIBERS)
 
     def subscribed(self, mid: int, reasons: Sequence[ReasonCode]) -> None:
         patterns = self._answers.pop(mid, [])

@@ -143,7 +143,9 @@ class Transport(Protocol):
         """Queue a publication. False (and counted as dropped) if the queue is full, or QoS 0 while offline.
 
         ``on_done(True)`` is called when the broker has taken it (QoS 0: when it is written), ``on_done(False)``
-        when the broker refused it or the transport was stopped first.
+        when the broker refused it, the transport was stopped first, or the broker says that no session is
+        subscribed and the message is not retained: then nobody will ever get it, and the sender had better keep
+        it.
         """
         ...
 
