@@ -83,9 +83,14 @@ _GROUPED = {
     "inference_failed": "Inferences fail on {n}",
     "disk_full": "The disk is full on {n}",
     "clock_wrong": "The clock is wrong on {n}",
-    "offline": "{n} went offline",
-    "late": "{n} are late",
+    "device.offline": "{n} went offline",
+    "device.late": "{n} are late",
 }
+
+
+def _plain(kind: str) -> str:
+    """An event's kind as words: ``device.clock_wrong`` is “clock wrong”."""
+    return kind.rpartition(".")[2].replace("_", " ")
 
 
 class NoticeCentre:
@@ -217,7 +222,7 @@ class NoticeCentre:
         actions: tuple[NoticeAction, ...] = ()
         if len(everyone) > 1:
             number = f"{len(everyone):,} devices"
-            sentence = _GROUPED.get(kind, kind.replace("_", " ").capitalize() + " on {n}").format(n=number)
+            sentence = _GROUPED.get(kind, _plain(kind).capitalize() + " on {n}").format(n=number)
             if last.text:
                 sentence += f"; last: {named(last.device)}, {last.text.rstrip('.')}"
             some = " ".join(f"id:{d}" for d in list(everyone)[:40])
@@ -225,10 +230,10 @@ class NoticeCentre:
                 NoticeAction("Show devices", page="devices", arguments={"filter": some.replace(" ", " or ")}),
             )
         elif last.device:
-            sentence = f"{named(last.device)}: {last.text or kind.replace('_', ' ')}"
+            sentence = f"{named(last.device)}: {last.text or _plain(kind)}"
             actions = (NoticeAction("Show device", page="devices", arguments={"device": last.device}),)
         else:
-            sentence = last.text or kind.replace("_", " ").capitalize()
+            sentence = last.text or _plain(kind).capitalize()
         self.say(
             Level(min(max(row.level for row in rows), int(Level.CRITICAL))),
             sentence.rstrip("."),
