@@ -172,7 +172,15 @@ def _record(arguments: list[str]) -> int:
 
     until = SystemClock().now() if args.until is None else args.until
     people = population.make(args.devices, args.seed, fleet_name(args.fleet))
-    count = history.record(people, args.out, until=until, hours=args.hours, window_s=args.window, beat_s=args.beat)
+    count = history.record(
+        people,
+        args.out,
+        until=until,
+        hours=args.hours,
+        window_s=args.window,
+        beat_s=args.beat,
+        progress=(lambda share: say("progress", share=round(share, 3))) if args.control else None,
+    )
     if args.control:
         say("stopped", reason="done", messages=count, file=str(args.out))
     else:
@@ -205,14 +213,23 @@ def _faults(arguments: list[str]) -> int:
 
 
 def _scenarios(arguments: list[str]) -> int:
-    argparse.ArgumentParser(
-        prog="fleet-sim scenarios", description="The timelines that come along, and the check of one's own."
-    ).parse_args(arguments)
+    parser = argparse.ArgumentParser(
+        prog="fleet-sim scenarios",
+        description="List the timelines that come along; with names, check and show those.",
+    )
+    parser.add_argument("scenario", nargs="*", metavar="FILE", help="a TOML file or a name")
+    args = parser.parse_args(arguments)
     from fleet_sim.world import scenario
+    from fleetui.common.domain.ages import duration
 
-    for name in scenario.shipped():
+    for name in args.scenario or scenario.shipped():
         found = scenario.load(name)
         print(f"{name:<8} {found.title}, {len(found.steps)} steps")
+        if args.scenario:
+            for step in sorted(found.steps, key=lambda s: s.at_s):
+                print(
+                    f"  after {duration(step.at_s):<12} {step.name} ({step.fault}: {step.select or 'all devices'})"
+                )
     return 0
 
 

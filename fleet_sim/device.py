@@ -42,6 +42,7 @@ class Totals:
     rows: int = 0
     errors: int = 0
     boots: int = 0
+    trouble: str = ""  # why the latest connection that failed did so
 
 
 class Owner(Protocol):
@@ -146,6 +147,8 @@ class Device:
         if core is not self.core:
             return  # of an earlier boot
         up = status.state is LinkState.ONLINE
+        if status.reason and not up:
+            self._owner.totals.trouble = status.reason
         if up and not self._up:
             self._up = True
             self._owner.totals.connected += 1

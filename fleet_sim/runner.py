@@ -59,6 +59,8 @@ def speak_to_people(kind: str, **fields: Any) -> None:
             f"{fields['connected']}/{fields['devices']} connected, {fields['messages_per_s']:.0f} messages/s, "
             f"{fields['sent']} sent, {fields['queued']} queued, {fields['dropped']} dropped, {fields['rows']} rows"
         )
+        if fields["trouble"]:
+            text += f". {fields['trouble']}"
     elif kind == "event":
         text = f"{fields['what']}: {fields['id']} ({fields['fault']}, {fields['devices']} devices)"
     elif kind == "stopped":
@@ -189,6 +191,7 @@ class Parent:
         figures = dict(self._children[0].figures) if self._children else {}
         for name in ADDED:
             figures[name] = round(sum(child.figures.get(name, 0) for child in self._children), 1)
+        figures["trouble"] = next((t for c in self._children if (t := c.figures.get("trouble"))), "")
         figures["late_s"] = max((child.figures.get("late_s", 0.0) for child in self._children), default=0.0)
         return figures
 

@@ -1,7 +1,25 @@
 """One process of the simulator: a loop, a fleet on it, figures every second, commands from the parent.
 
+Lines on stdout with ``--control stdio``, JSON objects of one ``kind`` each:
+
+==========  ==================================================================================================
+``ready``   the fleet begins to connect: ``devices``, ``fleet``, ``seed``, ``scenario``, ``clock``
+``state``   once: all that can be are connected, after so many ``seconds``
+``stats``   each second: ``devices connected sent acked queued dropped rows errors boots faults messages_per_s
+            rate at trouble`` and a few more
+``event``   ``what`` (fault begins, fault ends), ``id``, ``fault``, ``devices``, ``at``
+``done``    the answer to a command: ``do``, its ``ref``, and what it has to say
+``error``   a command that cannot be: ``text``, ``sentence``, ``fix``, ``ref``
+``stopped`` the last one: ``reason`` and the last figures; with ``sentence`` and ``fix`` if it could not begin
+==========  ==================================================================================================
+
+Commands on stdin, JSON objects with ``do`` and, if wanted, ``ref``: ``status``; ``pause``; ``play`` (``clock``);
+``speed`` (``rate``, or the ``clock`` to follow); ``inject`` (``fault`` and its parameters; ``select`` or
+``devices``; ``share`` or ``count``; ``for``; ``id``); ``clear`` (``id``, or all); ``stop``. The end of stdin is a
+stop, too.
+
 Threads: ``link`` (the loop: everything happens there), ``parent-watch`` (reads commands), and the main thread,
-which waits. Lines on stdout are JSON with ``--control stdio``, else sentences for people.
+which waits. Without ``--control`` the lines are sentences for people.
 """
 
 from __future__ import annotations
@@ -173,6 +191,8 @@ class Worker:
             "at": self.time.now(),
             "late_s": round(self.fleet.late_s, 3),
             "bugs": self.loop.counters.errors,
+            # Links that faults have cut are not trouble.
+            "trouble": totals.trouble if totals.connected < self.fleet.reachable() else "",
         }
 
     def _on_event(self, what: str, details: dict[str, object]) -> None:

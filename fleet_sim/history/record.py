@@ -14,7 +14,7 @@ import contextlib
 import gc
 import importlib.resources
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from operator import itemgetter
 from pathlib import Path
 
@@ -50,8 +50,12 @@ def record(
     window_s: float = 1800.0,
     beat_s: float = 600.0,
     past: Scenario | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> int:
-    """Write the recording. Returns the number of messages. Raises ``ConfigError`` if it cannot be written."""
+    """Write the recording, telling ``progress`` what share is done. Returns the number of messages.
+
+    Raises ``ConfigError`` if it cannot be written.
+    """
     start = until - hours * HOUR_S
     if hours * HOUR_S < 2 * window_s:
         raise ConfigError(
@@ -69,11 +73,17 @@ def record(
         "made_by": f"fleet-sim {fleetui.__version__}",
     }
     with RecordingWriter(path, about) as writer, _without_garbage_collection():
+        tell = progress or _nobody
         maker = _Maker(population, start, until, window_s, beat_s, past or _what_happened())
-        messages = maker.messages()
+        messages = maker.messages(tell)
         for at, topic, payload in messages:
             writer.add(at, topic, payload)
+        tell(1.0)
         return len(messages)
+
+
+def _nobody(_share: float) -> None:
+    """Listens when nobody else does."""
 
 
 @contextlib.contextmanager
@@ -217,14 +227,18 @@ class _Maker:
 
     # ------------------------------------------------------------ messages
 
-    def messages(self) -> list[tuple[float, bytes, bytes]]:
+    def messages(self, tell: Callable[[float], None]) -> list[tuple[float, bytes, bytes]]:
         """All of them, in the order of their arrival."""
         lives, conditions = self._lives()
+        tell(0.1)
         grid = self._counts(lives, conditions)
+        tell(0.4)
         vitals = self._vitals(conditions)
         found: list[tuple[float, bytes, bytes]] = []
         for i, life in enumerate(lives):
             found += DeviceHistory(self._p, i, life, grid, vitals[:, i].tolist()).messages()
+            if i % 50 == 49:
+                tell(0.4 + 0.45 * (i + 1) / self._p.n)
         found.sort(key=itemgetter(0))
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -90,6 +91,9 @@ def test_the_list_of_faults_is_complete(capsys):
         assert all(p.name in out for p in kind.parameters)
     assert cli.main(["scenarios"]) == 0
     assert "storm" in capsys.readouterr().out
+    assert cli.main(["scenarios", "demo"]) == 0
+    assert "after 10 min" in capsys.readouterr().out
+    assert cli.main(["scenarios", "nothing"]) == 1
 
 
 def test_a_recording(tmp_path, capsys):
@@ -100,7 +104,11 @@ def test_a_recording(tmp_path, capsys):
     assert f"{len(list(recording))} messages of 5 devices over 6 h" in capsys.readouterr().out
     assert (recording.about["fleet"], recording.about["until"]) == ("plant", 1.8e9)
     assert cli.main([*arguments, "--control", "stdio"]) == 0
-    assert '"kind":"stopped","reason":"done"' in capsys.readouterr().out
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    shares = [line["share"] for line in lines if line["kind"] == "progress"]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    assert (lines[-1]["kind"], lines[-1]["reason"]) == ("stopped", "done")
 
 
 def test_a_second_process_above_2500():
@@ -119,9 +127,12 @@ def test_people_are_spoken_to_in_sentences():
         )
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(2)]
+        while "connection refused" not in lines[-1] and len(lines) < 12:
+            lines.append(process.stdout.readline())
         process.terminate()
         rest, errors = process.communicate(timeout=30)
     assert process.returncode == 0, errors
     assert lines[0] == "3 devices of the fleet 'main': A calm day\n"
     assert lines[1].startswith("0/3 connected, 0 messages/s")
+    assert "connection refused" in lines[-1]
     assert rest.splitlines()[-1].startswith("stopped (a signal): 0 sent")
