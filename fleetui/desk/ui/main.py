@@ -106,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         logs.set_up("desk", instance.base.log, level="INFO", stderr=False)
         logging.getLogger().addHandler(_stderr())
+        logging.getLogger("alembic").setLevel(logging.WARNING)  # it announces each of its parts
         app = make_application()
         guard = CrashGuard()
         guard.install()

@@ -163,9 +163,8 @@ class Photographer(QObject):
         self._context.navigate("overview")
 
     def _devices(self) -> None:
-        if "devices.close" in self._context.commands:
-            self._context.commands.run("devices.close")
         self._context.navigate("devices", filter="")
+        self._context.commands.run("devices.close")
 
     def _palette(self) -> None:
         self._context.navigate("overview")
