@@ -14,15 +14,16 @@ import heapq
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from fleet_sim.agent.core import AgentCore, spread
+from fleet_sim.agent.config import spread
+from fleet_sim.agent.core import AgentCore
 from fleet_sim.agent.events import Counted, Started, Stopping, Tick, Vitals
-from fleet_sim.agent.queue import Limits, ReportQueue
+from fleet_sim.agent.queue import ReportQueue
 from fleet_sim.device import Device, Totals
+from fleet_sim.options import Options
 from fleet_sim.timing import FleetTime
 from fleet_sim.world.applications import APPLICATIONS
 from fleet_sim.world.conditions import Conditions
@@ -51,23 +52,6 @@ CELLS = 1 << 16  # rows that are drawn in one go, over all devices
 RESTLESS_S = 1.0  # how often faults that move with time are looked at, in fleet time
 WILL_DELAY_S = 2
 LONGEST_BACKOFF_S = 15.0  # real seconds; nobody waits a minute for a demo to come back
-LIMITS = Limits(reports=200, bytes=96 * 1024, events=40, inflight=8)  # thousands share this memory
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How devices report, and how finely time is cut. Fleet seconds, but for the last two."""
-
-    beat_s: float = 30.0
-    window_s: float = 300.0
-    limits: Limits = LIMITS
-    session_expiry_s: int = 60
-    keepalive_s: int = 60
-    rows_per_real_s: float = math.inf  # more work than this is not given out, at whatever speed
-    shortest_turn_s: float = 0.0  # real seconds: what is due within it is done together
-    longest_turn_s: float = math.inf
-    quiet: bool = False  # no lost links, no shifts, no restarts of their own
-    stop_within_s: float = 5.0
 
 
 class Fleet:

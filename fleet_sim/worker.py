@@ -34,7 +34,8 @@ from typing import Any
 import numpy as np
 
 from fleet_sim.agent.access import Access
-from fleet_sim.fleet import Fleet, Options
+from fleet_sim.fleet import Fleet
+from fleet_sim.options import Options
 from fleet_sim.run_config import RunConfig
 from fleet_sim.timing import FleetTime, Pace
 from fleet_sim.world import population as populations

@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
+from fleet_sim.agent import reports
+from fleet_sim.agent.config import AgentConfig
 from fleet_sim.agent.events import (
     Acknowledged,
     AgentEvent,
@@ -48,7 +49,7 @@ from fleet_sim.agent.events import (
 from fleet_sim.agent.queue import KINDS, ReportQueue
 from fleet_sim.agent.states import LIFE, Life, Turn
 from fleet_sim.agent.watch import Watch
-from fleet_sim.agent.windows import MAX_CLASSES, OpenWindow, rounded
+from fleet_sim.agent.windows import MAX_CLASSES, OpenWindows
 from fleetui.common.domain.errors import WireError
 from fleetui.common.link import codec
 from fleetui.common.link.messages import Ask, Beat, Birth, Event, Gone, Reply, Running
@@ -59,34 +60,6 @@ BACKWARDS_S = 1.0  # a clock that goes back by less is being slewed, not set
 RETRY_S = 1.0  # after the transport or the broker refused a report; doubles with each refusal in a row
 LONGEST_RETRY_S = 60.0
 REMEMBERED_ASKS = 16
-
-
-@dataclass(frozen=True, slots=True)
-class AgentConfig:
-    """Who the agent is and how often it reports; does not change while it runs."""
-
-    fleet: str
-    device: str
-    agent: str = "0"
-    target: str = ""
-    site: str = ""
-    firmware: str = ""
-    name: str = ""
-    cores: int = 0
-    memory_bytes: int = 0
-    disk_bytes: int = 0
-    tags: Mapping[str, str] = field(default_factory=dict)
-    beat_s: float = 30.0
-    beat_jitter: float = 0.1  # share of an interval by which beats wander
-    window_s: float = 300.0
-    # All windows end at the same moment; a fleet that reported them then would come as one. Each device waits a
-    # part of this, another one each time, unless it has something else to report.
-    spread_s: float = 0.0
-
-
-def spread(window_s: float) -> float:
-    """Over how long a fleet should spread the reports of windows of this length."""
-    return min(0.1 * window_s, 30.0)
 
 
 def _mix(value: int) -> float:
@@ -112,14 +85,13 @@ class AgentCore:
         "_hold_until",
         "_last",
         "_models",
-        "_open",
         "_refusals",
         "_seed",
         "_seq",
         "_uptime",
         "_vitals",
         "_watch",
-        "_window_end",
+        "_windows",
         "beat_at",
         "beats_replaced",
         "boot",
@@ -153,8 +125,7 @@ class AgentCore:
         self.refused_messages = 0  # received, and not what they should be
         self.beat_at = math.inf
         self._models = list(models)
-        self._open: dict[str, OpenWindow] = {}
-        self._window_end = math.inf
+        self._windows = OpenWindows(config.device, config.window_s)
         self._last = -math.inf
         self._uptime = 0.0
         self._vitals = Vitals()
@@ -177,7 +148,7 @@ class AgentCore:
     @property
     def next_at(self) -> float:
         """When the next ``Tick`` is due, in the device's time."""
-        due = min(self.beat_at, self._window_end)
+        due = min(self.beat_at, self._windows.end)
         wait = max(self._blocked_until, self._hold_until)
         if wait > self._last and self.queue.has_waiting:
             due = min(due, wait)
@@ -186,7 +157,7 @@ class AgentCore:
     @property
     def window_end(self) -> float:
         """When the open windows end: rows from before it must be told with a time before it."""
-        return self._window_end
+        return self._windows.end
 
     @property
     def online(self) -> bool:
@@ -194,7 +165,7 @@ class AgentCore:
 
     def open_rows(self) -> int:
         """Answered rows that no window has reported yet."""
-        return sum(window.rows for window in self._open.values())
+        return self._windows.rows()
 
     # ------------------------------------------------------------ the one way in
 
@@ -226,40 +197,26 @@ class AgentCore:
             return
         self._uptime += max(0.0, now - self._last)
         self._last = now
-        if now >= self._window_end and self.state is not Life.STOPPING:
-            self._close_windows(self._window_end, now)
-            self._begin_window(now)
+        if now >= self._windows.end and self.state is not Life.STOPPING:
+            self._close_windows(self._windows.end, now)
+            self._windows.go_on(now)
             if self.config.spread_s > 0:
                 self._hold_until = now + self.config.spread_s * self._draw()
 
     def _clock_set_back(self, now: float) -> None:
         back = self._last - now
         if self.state is not Life.STOPPING:
-            self._close_windows(min(self._last, self._window_end), now)
-            for window in self._open.values():
-                window.start = rounded(now)
-            self._begin_window(now)
+            self._close_windows(min(self._last, self._windows.end), now)
+            self._windows.go_on(now, anew=True)
         self._blocked_until = self._hold_until = -math.inf
         self._last = now
         self.beat_at = now + self.config.beat_s * self._draw()
         self._happened(Happened("clock.set-back", 2, ("clock",), f"The clock went back by {back:.0f} s."), now)
 
-    def _begin_window(self, now: float) -> None:
-        """The span ends at the next whole multiple of its length; after a longer sleep it also begins anew."""
-        length = self.config.window_s
-        for window in self._open.values():
-            if now - window.start >= length:
-                window.start = rounded(now)
-        self._window_end = rounded((math.floor(now / length) + 1) * length)
-        if self._window_end <= now:  # rounded away
-            self._window_end = rounded(now + length)
-
     def _close_windows(self, end: float, now: float) -> None:
-        for window in self._open.values():
-            if end <= window.start and not (window.rows or window.errors):
-                continue  # began this very moment
-            found = self._watch.window(window.handle, window.rows, window.errors, self._error)
-            self.queue.add(window.close(self.config.device, rounded(end), now))
+        for report in self._windows.close(end, now):
+            found = self._watch.window(report.handle, report.rows, report.errors, self._error)
+            self.queue.add(report)
             for happened in found:
                 self._happened(happened, now)
 
@@ -273,8 +230,7 @@ class AgentCore:
         if not self._turn(Turn.START):
             return
         self._last = now
-        self._open = {running.handle: OpenWindow(running, rounded(now)) for running in self._models}
-        self._begin_window(now)
+        self._windows.begin(self._models, now)
         self.beat_at = now + self.config.beat_s * self._draw()
         out.append(Subscribe(self.topics.down(self.config.device, Down.ASK)))
         text = f"Started after {event.reason}, agent {self.config.agent}, firmware {self.config.firmware or '?'}."
@@ -327,7 +283,7 @@ class AgentCore:
         self._counted(Counted(event.handle, rows, event.errors, histogram, outputs, event.error), now, out)
 
     def _counted(self, event: Counted, now: float, out: list[Effect]) -> None:
-        window = self._open.get(event.handle)
+        window = self._windows.get(event.handle)
         if window is None or self.state not in {Life.OFFLINE, Life.ONLINE}:
             out.append(Log(logging.DEBUG, f"{event.rows} rows of {event.handle!r} belong to nothing that runs"))
             return
@@ -415,10 +371,10 @@ class AgentCore:
             self._say_goodbye(out)
             return
         if before in {Life.OFFLINE, Life.ONLINE}:
-            self._close_windows(min(self._last, self._window_end), now)
+            self._close_windows(min(self._last, self._windows.end), now)
         if not self._turn(Turn.STOP):
             return
-        self.beat_at = self._window_end = math.inf
+        self.beat_at = self._windows.end = math.inf
         self._hold_until = -math.inf
         self._beat_waiting = None
         if before is not Life.ONLINE:
@@ -459,48 +415,23 @@ class AgentCore:
         return self.topics.up(self.config.device, kind)
 
     def _birth(self, now: float) -> Birth:
-        config = self.config
         boot, seq = self._number()
-        return Birth(
-            device=config.device,
-            boot=boot,
-            seq=seq,
-            at=now,
-            agent=config.agent,
-            target=config.target,
-            site=config.site,
-            firmware=config.firmware,
-            name=config.name,
-            cores=config.cores,
-            memory_bytes=config.memory_bytes,
-            disk_bytes=config.disk_bytes,
-            tags=dict(config.tags),
-            models=self._models,
-            queued=len(self.queue),
-            merged=self.queue.merged,
-            dropped=self.queue.dropped,
-        )
+        return reports.birth(self.config, self._models, self.queue, boot, seq, now)
 
     def _beat(self, at: float) -> Beat:
-        vitals = self._vitals
         boot, seq = self._number()
-        return Beat(
-            device=self.config.device,
-            boot=boot,
-            seq=seq,
-            at=at,
-            uptime_s=max(0.0, vitals.uptime_s if math.isfinite(vitals.uptime_s) else self._uptime),
-            cpu=vitals.cpu,
-            memory=vitals.memory,
-            disk=vitals.disk,
-            temperature=vitals.temperature,
-            clock_offset_s=vitals.clock_offset_s,
+        return reports.beat(
+            self.config,
+            self._models,
+            self.queue,
+            boot,
+            seq,
+            at,
+            vitals=self._vitals,
+            uptime_s=self._uptime,
             rows=self.rows,
             errors=self.errors,
             last_error=self._error,
-            models=self._models,
-            queued=len(self.queue),
-            dropped=self.queue.dropped,
         )
 
     _HANDLERS: ClassVar[dict[type[AgentEvent], Callable[[AgentCore, Any, float, list[Effect]], None]]] = {

@@ -16,7 +16,8 @@ import zlib
 
 import fleetui
 from fleet_sim.agent import state
-from fleet_sim.agent.core import AgentConfig, AgentCore, spread
+from fleet_sim.agent.config import AgentConfig, spread
+from fleet_sim.agent.core import AgentCore
 from fleet_sim.agent.events import (
     Acknowledged,
     AgentEvent,

@@ -7,6 +7,7 @@ counts, gives the same window whichever way a merge is bracketed.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -81,6 +82,45 @@ class OpenWindow:
         self.rows = self.errors = 0
         self.start = end
         return window
+
+
+class OpenWindows:
+    """The open windows of all handles: they begin and end together, at whole multiples of their length."""
+
+    __slots__ = ("_device", "_length", "_open", "end")
+
+    def __init__(self, device: str, length_s: float) -> None:
+        self._device = device
+        self._length = length_s
+        self._open: dict[str, OpenWindow] = {}
+        self.end = math.inf
+
+    def begin(self, models: Sequence[Running], now: float) -> None:
+        self._open = {running.handle: OpenWindow(running, rounded(now)) for running in models}
+        self.go_on(now)
+
+    def get(self, handle: str) -> OpenWindow | None:
+        return self._open.get(handle)
+
+    def rows(self) -> int:
+        return sum(window.rows for window in self._open.values())
+
+    def close(self, end: float, at: float) -> list[Window]:
+        """The reports up to ``end``; one that began that very moment and holds nothing is left out."""
+        return [
+            window.close(self._device, rounded(end), at)
+            for window in self._open.values()
+            if end > window.start or window.rows or window.errors
+        ]
+
+    def go_on(self, now: float, *, anew: bool = False) -> None:
+        """Choose the next end. After a longer sleep, or a clock that was set, what is open begins ``now``."""
+        for window in self._open.values():
+            if anew or now - window.start >= self._length:
+                window.start = rounded(now)
+        self.end = rounded((math.floor(now / self._length) + 1) * self._length)
+        if self.end <= now:  # rounded away
+            self.end = rounded(now + self._length)
 
 
 def key(window: Window) -> Key:

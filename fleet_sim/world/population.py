@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 import fleetui
-from fleet_sim.agent.core import AgentConfig, spread
+from fleet_sim.agent.config import AgentConfig, spread
 from fleet_sim.agent.model import running
 from fleet_sim.world.applications import APPLICATIONS, FEATURES, VERSIONS, fitted
 from fleet_sim.world.hardware import FIRMWARE, HARDWARE, SITES

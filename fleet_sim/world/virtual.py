@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fleet_sim.fleet import Fleet, Listener, Options
+from fleet_sim.fleet import Fleet, Listener
+from fleet_sim.options import Options
 from fleet_sim.timing import FleetTime
 from fleet_sim.world.population import Population
 from fleet_sim.world.scenario import Scenario

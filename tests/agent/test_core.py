@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fleet_sim.agent.core import AgentConfig, AgentCore
+from fleet_sim.agent.config import AgentConfig
+from fleet_sim.agent.core import AgentCore
 from fleet_sim.agent.events import (
     Acknowledged,
     Connected,

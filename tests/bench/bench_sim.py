@@ -29,7 +29,7 @@ import numpy as np
 import psutil
 
 from fleet_sim import history
-from fleet_sim.fleet import Options
+from fleet_sim.options import Options
 from fleet_sim.world.population import make
 from fleet_sim.world.virtual import VirtualFleet
 from fleetui import __version__

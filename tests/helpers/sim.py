@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from fleet_sim.agent.core import AgentConfig, AgentCore
+from fleet_sim.agent.config import AgentConfig
+from fleet_sim.agent.core import AgentCore
 from fleet_sim.agent.events import (
     Acknowledged,
     AgentEvent,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fleet_sim import history
-from fleet_sim.fleet import Options
+from fleet_sim.options import Options
 from fleet_sim.world.population import make
 from fleet_sim.world.scenario import Scenario, read
 from fleet_sim.world.virtual import VirtualFleet

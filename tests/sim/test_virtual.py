@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from fleet_sim.fleet import Options
+from fleet_sim.options import Options
 from fleet_sim.world.population import make
 from fleet_sim.world.scenario import load, read
 from fleet_sim.world.virtual import VirtualFleet
