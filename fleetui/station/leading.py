@@ -127,9 +127,9 @@ class Leading:
         now = self._clock.now()
         self.ledger.load(rows, self._clock.monotonic())
         known = f"{len(rows)} device{'' if len(rows) == 1 else 's'} known"
-        self.ledger.tell(
-            now, "station.leads", 1, f"Station {self._config.station} leads now (term {term}), {known}"
-        )
+        name = self._config.station
+        whose = "The station" if name == "station" else f"Station {name}"
+        self.ledger.tell(now, "station.leads", 1, f"{whose} leads now (term {term}), {known}")
         transport = self._transport
         transport.on_message = self._on_message
         transport.on_status = self._on_status

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from fleetui.common.domain.states import WishState as WishState  # noqa: PLC0414 - part of a row
 
 NAN = float("nan")
 
@@ -177,17 +178,6 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.devices) + len(self.samples) + len(self.windows) + len(self.events) + len(self.rejected)
-
-
-class WishState(StrEnum):
-    """Of a row in which a person asks for something. Table in domain/states.py."""
-
-    ASKED = "asked"
-    TAKEN = "taken"
-    DONE = "done"
-    FAILED = "failed"
-    REFUSED = "refused"
-    WITHDRAWN = "withdrawn"
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,9 +133,9 @@ PRESENCE: StateTable[Presence, PresenceEvent] = StateTable(
 
 
 class LinkState(StrEnum):
-    """The words of ``link.transport.LinkState``."""
+    """Of one connection to a broker (``link.transport``)."""
 
-    IDLE = "idle"
+    IDLE = "idle"  # not started, or stopped
     CONNECTING = "connecting"
     ONLINE = "online"
     WAITING = "waiting"  # before the next try
@@ -689,7 +689,7 @@ WAVE: StateTable[Wave, WaveEvent] = StateTable(
 
 
 class WishState(StrEnum):
-    """The words of ``store.records.WishState``."""
+    """Of a row in which a person asks for something (``store.records.Wish``)."""
 
     ASKED = "asked"
     TAKEN = "taken"

@@ -15,19 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-
-class LinkState(StrEnum):
-    """Of one connection to a broker. The table stands in ``domain/states.py``."""
-
-    IDLE = "idle"  # not started, or stopped
-    CONNECTING = "connecting"
-    ONLINE = "online"
-    WAITING = "waiting"  # before the next try
-    REFUSED = "refused"  # the broker said no for a reason that a retry may not mend; retried slowly
+from fleetui.common.domain.states import LinkState as LinkState  # noqa: PLC0414 - part of what a transport says
 
 
 @dataclass(frozen=True, slots=True)
