@@ -18,7 +18,7 @@ from fleetui.broker.packets import V5, Kind
 from fleetui.broker.wire import PacketError, Reason
 from fleetui.common.domain.clock import Clock
 from fleetui.common.domain.errors import LinkError
-from fleetui.common.trust.local import local_password
+from fleetui.common.trust.local import load_or_create_secret, local_password
 
 CLIENT_ID: Final = "broker-check"
 TIMEOUT_S: Final = 5.0
@@ -37,14 +37,18 @@ def read_ports(run: Path) -> dict[str, Any]:
     return found
 
 
-def check(run: Path, secret: bytes, clock: Clock) -> dict[str, Any]:
-    """Connect, ping, disconnect. Milliseconds and where; :class:`LinkError` with the reason if it fails."""
+def check(run: Path, secret: Path, clock: Clock) -> dict[str, Any]:
+    """Connect, ping, disconnect: where, and how many milliseconds; :class:`LinkError` with the reason if not.
+
+    ``secret`` is the file from which the loopback listener's passwords come.
+    """
     ports = read_ports(run)
     listener = next((one for one in ports["listeners"] if one["policy"] in {"local", "open"}), None)
     if listener is None:
         raise LinkError("The broker has no loopback listener to check", "Start it with one")
     host, port = str(listener["host"]), int(listener["port"])
-    password = local_password(secret, CLIENT_ID) if listener["policy"] == "local" else None
+    local = listener["policy"] == "local"
+    password = local_password(load_or_create_secret(secret), CLIENT_ID) if local else None
     began = clock.monotonic()
     try:
         with socket.create_connection((host, port), TIMEOUT_S) as sock:

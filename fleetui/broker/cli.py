@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fleetui.common.basedir import BaseDir
+from fleetui.common.basedir import BaseDir, default_base
 from fleetui.common.domain.errors import OperatorError
 
 if TYPE_CHECKING:
@@ -73,15 +73,16 @@ def _run(args: argparse.Namespace) -> None:
         for path in export(args.export_mosquitto, what):
             print(path)
         return
-    base = BaseDir.at(args.base_dir)
-    secret = load_or_create_secret(base.local_secret)
     if args.check:
         from fleetui.broker.check import check
         from fleetui.common.domain.clock import SystemClock
 
-        found = check(base.run, secret, SystemClock())
+        looked_at = BaseDir(Path(args.base_dir).expanduser() if args.base_dir else default_base())  # makes nothing
+        found = check(looked_at.run, looked_at.local_secret, SystemClock())
         print(f"The broker at {found['host']}:{found['port']} answered in {found['ms']:g} ms")
         return
+    base = BaseDir.at(args.base_dir)
+    secret = load_or_create_secret(base.local_secret)
     logs.set_up("broker", base.log, level=args.log_level)
     policy = "open" if args.open else "local"
     listeners = [ListenerSpec(policy, policy, args.host, args.port)]

@@ -8,6 +8,7 @@ the newest TLS context, so a new revocation list counts from the next handshake 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
@@ -228,7 +229,8 @@ class Listener:
             sock.setblocking(False)
             lowat = getattr(socket, "TCP_NOTSENT_LOWAT", None)
             if lowat is not None:
-                sock.setsockopt(socket.IPPROTO_TCP, lowat, NOT_SENT_LOW)
+                with contextlib.suppress(OSError):  # not everywhere where the name is known
+                    sock.setsockopt(socket.IPPROTO_TCP, lowat, NOT_SENT_LOW)
             task = core.loop.create_task(self._serve(sock, host))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

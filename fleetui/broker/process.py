@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -33,8 +33,10 @@ from fleetui.common.domain.errors import OperatorError, ProcessError
 log = logging.getLogger("fleetui.broker")
 
 DESCRIPTORS: Final = 65_536
+RESERVED: Final = 64  # for files, listeners and what Python opens
 SWEEP_S: Final = 0.5
 SWEEP_RETAINED_S: Final = 30.0
+GOODBYE_S: Final = 0.5  # for clients to take our goodbye before their sockets are closed
 WARN_S: Final = 6 * 3600.0
 
 
@@ -181,7 +183,7 @@ class Broker:
             for listener in self.listeners:
                 await listener.closed()
             try:
-                await asyncio.wait_for(core.emptied(), 1.0)
+                await asyncio.wait_for(core.emptied(), GOODBYE_S)
             except TimeoutError:
                 for connection in list(core.connections):
                     if connection.transport is not None:
@@ -233,5 +235,10 @@ async def _main(settings: Settings, *, child: bool) -> None:
 
 def serve(settings: Settings, *, child: bool = False) -> None:
     """Run until told to stop."""
-    raise_descriptors()
+    descriptors = raise_descriptors()
+    most = descriptors - RESERVED
+    if most < settings.limits.connections:
+        log.info("This system allows %d open files: at most %d clients", descriptors, most)
+        limits = replace(settings.limits, connections=max(most, 1))
+        settings = replace(settings, limits=limits)
     asyncio.run(_main(settings, child=child))

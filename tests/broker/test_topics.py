@@ -28,7 +28,6 @@ def subscription(text: str, qos: int = 1, **options) -> Subscription:
 operations = st.lists(st.tuples(st.booleans(), st.integers(0, 2), filters(), topics), max_size=25)
 
 
-@settings(max_examples=200)
 @given(operations)
 def test_routes_are_right_after_any_changes(steps):
     """Add and remove at random; after each step, cached routes agree with matching every filter by hand."""
