@@ -245,12 +245,14 @@ class Fleet:
 
     def _turn(self) -> None:
         now = self.time.now()
-        if now >= self._world_at:
-            self._look_around(now)
-        due = self._take_due(now)
-        if due:
-            self._attend(due, now)
-        self._schedule()
+        try:
+            if now >= self._world_at:
+                self._look_around(now)
+            due = self._take_due(now)
+            if due:
+                self._attend(due, now)
+        finally:
+            self._schedule()  # a bug is logged and counted by the driver; it must not stop the fleet as well
 
     def _take_due(self, now: float) -> list[int]:
         due = []

@@ -101,6 +101,7 @@ class Worker:
         self._pace = Pace(fitted(0, 0, config.seed), self._clock)
         self._done = threading.Event()
         self._reason = "asked to"
+        self._error: Exception | None = None
         self._per_s = 0.0
         self._began = self._clock.monotonic()
         self._last = (self._began, 0)
@@ -119,6 +120,8 @@ class Worker:
         self.loop.start_thread()
         self._done.wait()
         self.loop.stop()
+        if self._error is not None:
+            raise self._error
         self._say("stopped", reason=self._reason, **self.figures())
 
     def stop(self, reason: str) -> None:
@@ -133,7 +136,12 @@ class Worker:
 
     def _begin(self) -> None:
         self._began = self._clock.monotonic()
-        self.fleet.start()
+        try:
+            self.fleet.start()
+        except Exception as error:  # noqa: BLE001 - the main thread ends the process with it
+            self._error = error
+            self._done.set()
+            return
         self._say(
             "ready",
             devices=len(self.fleet.members),
@@ -191,6 +199,7 @@ class Worker:
             "rate": self.time.rate,
             "at": self.time.now(),
             "late_s": round(self.fleet.late_s, 3),
+            "longest_turn_s": round(self.loop.counters.longest_s, 3),
             "bugs": self.loop.counters.errors,
             # Links that faults have cut are not trouble.
             "trouble": totals.trouble if totals.connected < self.fleet.reachable() else "",

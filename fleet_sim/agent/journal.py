@@ -15,7 +15,7 @@ import fcntl
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -107,11 +107,11 @@ class Journal:
             ) from None
         return saved
 
-    def append(self, change: Persist, whole: Iterable[tuple[int, Queued]]) -> None:
-        """Write a change down. ``whole`` is the queue after it, for when the file is written anew."""
+    def append(self, change: Persist, whole: Callable[[], Iterable[tuple[int, Queued]]]) -> None:
+        """Write a change down. ``whole`` gives the queue after it, for when the file is written anew."""
         try:
             if self.problem or self._size > self._limit:
-                self._rewrite(whole, change.losses)
+                self._rewrite(whole(), change.losses)
             else:
                 self._write(self._fd, _frame(_Record(list(change.puts), list(change.deletes), change.losses)))
                 self._flush()

@@ -226,7 +226,7 @@ class Shell:
             self._step(core, transport, journal, Refused(token))
 
     def _persist(self, core: AgentCore, journal: Journal, change: Persist) -> None:
-        journal.append(change, core.queue.snapshot())
+        journal.append(change, core.queue.snapshot)
         if journal.problem and journal.problem != self._problem:
             log.error("The queue cannot be saved: %s", journal.problem)
             text = f"The queue cannot be saved: {journal.problem}. Reports would not outlive a power cut."

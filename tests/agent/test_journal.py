@@ -36,7 +36,7 @@ def write(path, *changes, limit=BIG) -> Journal:
     journal = Journal(path, limit, sync=False)
     journal.open("d1")
     for change in changes:
-        journal.append(change, [])
+        journal.append(change, list)
     assert not journal.problem
     return journal
 
@@ -66,7 +66,7 @@ def test_cut_anywhere_the_file_holds_a_state_that_was(tmp_path):
         found = [ident for ident, _ in journal.open("d1").reports]
         assert found in states
         seen.add(tuple(found))
-        journal.append(put(8), [])  # and it goes on from there
+        journal.append(put(8), list)  # and it goes on from there
         journal.close()
         assert [ident for ident, _ in reopen(path).reports] == [*found, 8]
     assert len(seen) == len(states)
@@ -108,7 +108,7 @@ def test_it_is_written_anew_before_it_grows_without_end(tmp_path):
     sizes = []
     for i in range(3000):
         alive = [(k, event(k)) for k in range(max(0, i - 5), i + 1)]
-        journal.append(put(i, deletes=[i - 6]), alive)
+        journal.append(put(i, deletes=[i - 6]), lambda alive=alive: alive)
         sizes.append(path.stat().st_size)
         assert journal.size == sizes[-1]
     journal.close()
@@ -126,14 +126,14 @@ def test_a_full_disk_is_told_and_made_up_for(tmp_path):
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (journal.size, hard))
-        journal.append(put(2), [(1, event(1)), (2, event(2))])
+        journal.append(put(2), lambda: [(1, event(1)), (2, event(2))])
         assert "too large" in journal.problem.lower()
-        journal.append(put(3), [(1, event(1)), (2, event(2)), (3, event(3))])
+        journal.append(put(3), lambda: [(1, event(1)), (2, event(2)), (3, event(3))])
         assert journal.problem
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)
-    journal.append(put(4), [(i, event(i)) for i in (1, 2, 3, 4)])
+    journal.append(put(4), lambda: [(i, event(i)) for i in (1, 2, 3, 4)])
     assert not journal.problem
     journal.close()
     assert [ident for ident, _ in reopen(path).reports] == [1, 2, 3, 4]
@@ -161,6 +161,6 @@ def test_synced_to_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fdatasync", lambda fd: calls.append(fd))
     journal = Journal(tmp_path / "queue", BIG)
     journal.open("d1")
-    journal.append(put(1), [])
+    journal.append(put(1), list)
     journal.close()
     assert len(calls) == 2
