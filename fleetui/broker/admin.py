@@ -3,7 +3,7 @@
 ======================  ============================================================================
 ``kick``                payload: a client id. Ends its connection (reason 0x98); its will is published
 ``clear-session``       payload: a client id. Ends connection and session
-``reload``              reads certificates and revocation list anew, ends what they no longer allow
+``reload-crl``          reads certificates and revocation list anew, ends what they no longer allow
 ``stats``               answers with what ``$SYS`` shows, as one JSON object
 ======================  ============================================================================
 
@@ -31,7 +31,7 @@ log = logging.getLogger("fleetui.broker")
 
 KICK = f"{CONTROL}kick"
 CLEAR_SESSION = f"{CONTROL}clear-session"
-RELOAD = f"{CONTROL}reload"
+RELOAD = f"{CONTROL}reload-crl"
 STATS = f"{CONTROL}stats"
 
 

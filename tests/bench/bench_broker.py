@@ -302,25 +302,28 @@ def stalled() -> list[Figure]:
     figures = []
     blobs = 80
     size = 256 * 1024
-    for kind in ("ours", "mosquitto"):
-        with tempfile.TemporaryDirectory() as folder:
-            running = (
-                running_broker(Path(folder), log_level="WARNING")
-                if kind == "ours"
-                else running_mosquitto(Path(folder), config="max_inflight_messages 1000\n")
-            )
+    for kind in ("ours", "ours over TLS", "mosquitto"):
+        bar = None if kind == "mosquitto" else 2.0
+        encrypted = kind == "ours over TLS"
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            if kind == "mosquitto":
+                running = running_mosquitto(folder, config="max_inflight_messages 1000\n")
+            else:
+                pki = Pki(folder / "pki") if encrypted else None
+                running = running_broker(folder, tls=pki, log_level="WARNING")
             with running as broker:
                 process = psutil.Process(broker.process.pid)
                 station = broker.raw("station")
                 for i in range(blobs):
                     station.publish(f"fleet/test/blob/{i}", bytes([i]) * size, qos=1, retain=True)
-                reader = broker.raw("dev1")
+                reader = broker.raw("dev1", tls=encrypted)
                 for i in range(blobs):  # warm: the same download by somebody who reads
                     reader.subscribe(f"fleet/test/blob/{i}")
                     assert reader.message() is not None
                 reader.close()
                 rss = resident(process)
-                device = broker.raw("dev2")
+                device = broker.raw("dev2", tls=encrypted)
                 for i in range(blobs):
                     device.send(Subscribe(1, [Request(f"fleet/test/blob/{i}", 1)]).encode(V5))
                 settle(station)
@@ -329,11 +332,11 @@ def stalled() -> list[Figure]:
                         f"{kind}, stalled subscriber, 20 MB of retained blobs",
                         (resident(process) - rss) / 1e6,
                         "MB",
-                        2.0 if kind == "ours" else None,
+                        bar,
                     )
                 )
                 device.close()
-                device = broker.raw("dev3")
+                device = broker.raw("dev3", tls=encrypted)
                 device.subscribe("fleet/test/trust/#")
                 rss = resident(process)
                 for i in range(blobs):
@@ -344,7 +347,7 @@ def stalled() -> list[Figure]:
                         f"{kind}, stalled subscriber, 20 MB broadcast",
                         (resident(process) - rss) / 1e6,
                         "MB",
-                        2.0 if kind == "ours" else None,
+                        bar,
                     )
                 )
                 device.close()

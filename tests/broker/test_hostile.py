@@ -201,7 +201,7 @@ def test_our_broker_ends_revoked_connections(tmp_path, way):
         if way == "SIGHUP":
             broker.signal(signal.SIGHUP)
         else:
-            assert station.publish("$CONTROL/reload", b"", qos=1) == Reason.SUCCESS
+            assert station.publish("$CONTROL/reload-crl", b"", qos=1) == Reason.SUCCESS
         assert device.ended() == Reason.ADMINISTRATIVE
         assert refused(lambda: broker.raw("dev1", tls=True))
         assert station.publish("x", b"", qos=1) is not None

@@ -35,17 +35,24 @@ def frames(folder) -> list[bytes]:
 # ---------------------------------------------------------------- files
 
 
-def test_frames_come_back(tmp_path):
-    first = Journal(tmp_path)
+@pytest.mark.parametrize("fsync", [False, True])
+def test_frames_come_back(tmp_path, fsync):
+    first = Journal(tmp_path, fsync=fsync)
     assert list(first.read()) == []
     first.add(b"one", b"two")
     assert first.commit()
     first.add(b"three")
     assert first.commit()
     assert first.commit(), "nothing to do is done"
+    assert first.begin_snapshot()
+    assert first.write_snapshot(b"all of it")
+    first.add(b"four")
+    assert first.commit()
+    first.finish_snapshot()
     first.add(b"never committed")
     first.close()
-    assert frames(tmp_path) == [b"onetwo", b"three"]
+    assert frames(tmp_path) == [b"all of it", b"four"]
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def written(folder) -> bytes:

@@ -280,7 +280,7 @@ def test_stats_kick_and_clear_session(tmp_path):
             assert ask("clear-session", b"dev1") == (0, {"ok": True})
             assert device.ended() == Reason.ADMINISTRATIVE
         assert ask("clear-session", b"nobody")[1]["ok"] is False
-        assert ask("reload") == (0, {"ok": True, "ended": 0})
+        assert ask("reload-crl") == (0, {"ok": True, "ended": 0})
         assert station.publish("$CONTROL/stats", b"", qos=1, response_topic="$CONTROL/kick") == 0
         assert station.message(0.2) is None
 
