@@ -185,9 +185,8 @@ def test_a_demo_is_the_same_again_and_its_time_stands_still_meanwhile(base: Path
     stood = float(str(demo_json(base)["fleet"]))
     again = Demo.open(folder, DemoOptions())
     assert (again.seed, again.devices) == (42, 7)
-    assert again.clock.now() >= stood
-    assert again.clock.now() - stood < 60 * 30
-    assert again.clock.rate == 30
+    assert 0 <= again.clock.now() - stood < 10, "fleet time stands still until there is a fleet"
+    assert again.status.rate == 30
     assert Demo.open(folder, DemoOptions(devices=9)).devices == 9
 
 
@@ -217,6 +216,8 @@ def test_demo_speeds_have_limits(desk: Desk, base: Path) -> None:
         with pytest.raises(ConfigError):
             demo.set_speed(rate, desk.instance.supervisor)
     demo.set_speed(120.0, desk.instance.supervisor)
+    assert demo.clock.rate < 1
+    demo._hold(desk.instance.supervisor, hold=False)
     assert demo.clock.rate == 120.0
     demo.pause(desk.instance.supervisor)
     stood = demo.clock.now()
@@ -246,8 +247,9 @@ def test_the_demo_from_nothing_to_a_week_of_history(base: Path) -> None:
         assert week.at.size > 24
         assert vital.at.size > 24
         assert not (base / "history.fleetrec").exists()
-        # Time goes on, at the demo's pace, in every process that shares it.
-        assert demo.clock.rate == 30
+        # Time goes on, at the demo's pace, in every process that shares it; nobody fell silent meanwhile.
+        wait_until(lambda: demo.clock.rate == 30, what="fleet time to go on")
+        assert not [n for n in desk.notes if n.level >= 2]
         demo.inject(desk.instance.supervisor, "hot", degrees=5)
         answered = lambda: any(n.line.get("do") == "inject" and n.line.get("kind") == "done" for n in desk.notes)  # noqa: E731 - a condition
         wait_until(answered, what="the simulator's answer")

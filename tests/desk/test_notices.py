@@ -141,6 +141,16 @@ def test_a_storm_is_one_line_that_names_the_number_and_lists_them(centre: Centre
     assert len(centre.spoken) == 1
 
 
+def test_a_summary_of_the_control_room_is_taken_as_it_is(centre: Centre) -> None:
+    rows = [event("offline", f"edge-{n}", source="station") for n in range(3)]
+    centre.notices.events(
+        [*rows, event("offline", "", source="station", text="27 devices went offline", at=NOW + 2)]
+    )
+    [notice] = centre.notices
+    assert notice.sentence == "27 devices went offline"
+    assert notice.actions[0].arguments == {"filter": "id:(edge-0,edge-1,edge-2)"}
+
+
 def test_kinds_and_sources_are_lines_of_their_own(centre: Centre) -> None:
     centre.notices.events([event("a"), event("b"), event("a", source="station", device=""), event("c", level=1)])
     assert len(centre.notices) == 3

@@ -198,6 +198,16 @@ def test_suggestions_are_taken_by_keyboard(page: DevicesPage) -> None:
     assert page.filter.text() == ""
 
 
+def test_enter_means_what_was_typed_and_not_what_is_offered(page: DevicesPage) -> None:
+    page.filter.setFocus()
+    type_into(page.filter, "hand")
+    assert page.filter.offers[0].text == "handle:"
+    QTest.keyClick(page.filter._completer.popup(), Key.Key_Return)
+    assert page.filter.text() == "hand"
+    assert page.filter.offers == ()
+    assert page.filter.filter.canonical == "hand"
+
+
 def test_tags_are_offered_too(page: DevicesPage) -> None:
     assert list(page._words("tag.")) == ["line"]
     assert sorted(page._words("tag.line")) == sorted({str(n % 7) for n in range(60)})

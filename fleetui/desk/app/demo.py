@@ -110,14 +110,16 @@ class Demo:
         self._state = state
         self._lock = threading.Lock()
         self._paused = False
-        self._held = False  # while the station makes room for the history, nothing may happen to the devices
+        # Fleet time stands still until there is a fleet, and while the station makes room for the history: nothing
+        # may happen to devices that nobody can hear.
+        self._held = True
         self._share = -1.0
         self._said: dict[str, Any] = {}
         self._history = History(state.history)
         if not history and self._history is History.NONE:
             self._history = History.UNWANTED
-        now = ScaledClock.starting_now(state.rate)
-        self._scaled = ScaledClock(state.fleet or now.fleet, now.real, state.rate)
+        now = ScaledClock.starting_now(SLOWEST)
+        self._scaled = ScaledClock(state.fleet or now.fleet, now.real, SLOWEST)
         self._turnable = TurnableClock(self._scaled)
         if not state.began:
             state.began = self._scaled.fleet
@@ -235,6 +237,10 @@ class Demo:
     # ------------------------------------------------------------ what the children say (supervisor's thread)
 
     def ready(self, name: str, supervisor: Supervisor) -> None:
+        reading = self._history in {History.WAITING, History.READING}
+        up = supervisor.state("simulator") is ChildState.RUNNING
+        if name in {"simulator", "station"} and up and self._held and not reading:
+            self._hold(supervisor, hold=False)
         if name == "simulator" and self._history is History.NONE:
             self._go(History.RECORDING)
             supervisor.start(RECORDER)
@@ -271,9 +277,7 @@ class Demo:
             return note
         self._go(History.DONE if done else History.FAILED)
         self._recording.unlink(missing_ok=True)
-        # Fleet time goes on first: the station is started with the clock as it then is.
-        self._hold(supervisor, hold=False)
-        supervisor.start("station")
+        supervisor.start("station")  # when it is ready, fleet time goes on
         return note
 
     def _hold(self, supervisor: Supervisor, *, hold: bool) -> None:

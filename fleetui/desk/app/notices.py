@@ -16,6 +16,7 @@ from typing import Any
 
 from fleetui.common.domain.clock import Clock
 from fleetui.common.domain.errors import OperatorError
+from fleetui.common.domain.filters.render import quote
 from fleetui.common.domain.states import ChildState
 from fleetui.desk.app.settings import Settings
 from fleetui.desk.app.settings_list import NOTIFY_CRITICAL, NOTIFY_ERROR, NOTIFY_INFO, NOTIFY_WARNING
@@ -24,6 +25,7 @@ from fleetui.store.records import EventRow, Wish, WishState
 
 KEPT = 500
 DEVICES_NAMED = 1000  # of one grouped notice; beyond that only their number grows
+LISTED = 100  # devices that the button of a grouped notice lists: a filter stays readable
 DAY_S = 86_400.0
 LATE_S = 600.0  # how old an event may be that only now arrives
 SPEAK_AGAIN_S = 20.0  # real seconds before the same key pops up again
@@ -220,15 +222,16 @@ class NoticeCentre:
         everyone.update(devices)
         last = max(rows, key=lambda row: row.at)
         actions: tuple[NoticeAction, ...] = ()
-        if len(everyone) > 1:
+        if len(everyone) > 1 and not last.device and last.text:
+            sentence = last.text  # the control room has put it together itself
+        elif len(everyone) > 1:
             number = f"{len(everyone):,} devices"
             sentence = _GROUPED.get(kind, _plain(kind).capitalize() + " on {n}").format(n=number)
-            if last.text:
+            if last.text and last.device:
                 sentence += f"; last: {named(last.device)}, {last.text.rstrip('.')}"
-            some = " ".join(f"id:{d}" for d in list(everyone)[:40])
-            actions = (
-                NoticeAction("Show devices", page="devices", arguments={"filter": some.replace(" ", " or ")}),
-            )
+        if len(everyone) > 1:
+            some = f"id:({','.join(quote((device,)) for device in list(everyone)[:LISTED])})"
+            actions = (NoticeAction("Show devices", page="devices", arguments={"filter": some}),)
         elif last.device:
             sentence = f"{named(last.device)}: {last.text or _plain(kind)}"
             actions = (NoticeAction("Show device", page="devices", arguments={"device": last.device}),)

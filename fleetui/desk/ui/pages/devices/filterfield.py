@@ -269,7 +269,8 @@ class FilterField(QLineEdit):
         before = QFontMetrics(self.font()).horizontalAdvance(self.text()[: self._completion.start])
         x = min(before + 28, max(0, self.width() - 380))
         self._completer.complete(QRect(x, 0, 380, self.height() + 2))
-        popup.setCurrentIndex(self._offers.index(0, 0) if typed and _goes_on(items[0], typed) else QModelIndex())
+        # Nothing is chosen beforehand: Enter means what was typed, Tab takes the first offer.
+        popup.setCurrentIndex(QModelIndex())
 
     @Slot(QModelIndex)
     def _take_offer(self, index: QModelIndex) -> None:
@@ -346,8 +347,3 @@ class FilterField(QLineEdit):
             self._soon.stop()
             self._apply()
             self._judge()
-
-
-def _goes_on(item: Suggestion, typed: str) -> bool:
-    """Whether an offer begins with what is typed, so that Enter may take it."""
-    return item.text.casefold().startswith(typed.casefold()) and item.text.casefold() != typed.casefold()
