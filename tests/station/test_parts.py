@@ -25,6 +25,7 @@ from fleetui.station.leader import Leadership, is_gone, run_name
 from fleetui.station.operators import checker, folder_of, local_operator
 from fleetui.store.records import Wish
 from fleetui.store.store import Store
+from tests.helpers.wait import wait_until
 
 # ------------------------------------------------------------------------------------------------ configuration
 
@@ -213,17 +214,14 @@ def test_messages_and_jobs_keep_their_order_and_the_queue_its_bound():
 def test_waiting_ends_with_a_message_a_job_or_the_close():
     intake = Intake(ManualClock(), Counters(), 10)
     assert intake.wait(0.01) is False
-    for act in (lambda: intake.offer(Message("t", b"")), lambda: intake.post(lambda: None)):
-        thread = threading.Thread(target=act)
-        thread.start()
-        assert intake.wait(10.0) is True
-        thread.join()
+    for act in (lambda: intake.offer(Message("t", b"")), lambda: intake.post(lambda: None), intake.close):
+        waiter = threading.Thread(target=intake.wait, args=(600.0,), daemon=True)
+        waiter.start()
+        wait_until(lambda: intake._waiting, what="somebody to wait")
+        act()
+        waiter.join(20.0)
+        assert not waiter.is_alive(), "it waits for its time-out"
         intake.take(10)
-    thread = threading.Thread(target=intake.close)
-    thread.start()
-    while not intake.closed:
-        intake.wait(1.0)
-    thread.join()
     intake.offer(Message("t", b"", qos=1))
     assert len(intake) == 0
 

@@ -3,7 +3,9 @@
 import pytest
 
 from fleetui.common.domain.errors import StoreError
-from fleetui.store.records import Sample, WindowRow
+from fleetui.common.link.transport import Message
+from fleetui.store import devices, wishes
+from fleetui.store.records import Sample, WindowRow, WishState
 from tests.helpers.station import NOW, World
 from tests.helpers.wait import wait_until
 
@@ -126,3 +128,94 @@ def test_a_store_that_cannot_be_read_delays_leading(world, monkeypatch):
         assert station.leading is None
     world.run(4)
     assert station.leading is not None
+
+
+def failing_once(monkeypatch, module, name: str) -> list[int]:
+    """The function works from its second call on."""
+    real, calls = getattr(module, name), []
+
+    def instead(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 1:
+            raise StoreError("The store is locked by another program")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, instead)
+    return calls
+
+
+@pytest.mark.parametrize(("module", "name"), [(devices, "set_name"), (wishes, "finish"), (wishes, "take")])
+def test_a_wish_waits_for_the_store(world, monkeypatch, module, name):
+    world.station()
+    device = world.device()
+    device.say(device.speaker.birth())
+    world.run(1)
+    calls = failing_once(monkeypatch, module, name)
+    asked = world.ask("device.rename", device="d1", name="x")
+    world.run(4)
+    assert len(calls) >= 2
+    assert world.wish(asked).state is WishState.DONE
+    assert world.rows()["d1"].name == "x"
+    assert len(world.events("wish.done")) == 1
+
+
+def test_a_refusal_waits_for_the_store_too(world, monkeypatch):
+    world.station()
+    world.run(1)
+    failing_once(monkeypatch, wishes, "finish")
+    asked = world.ask("world.peace")
+    world.run(4)
+    assert world.wish(asked).state is WishState.REFUSED
+    assert len(world.events("wish.refused")) == 1
+
+
+@pytest.mark.logs_warnings("a wish of the kind")
+def test_a_bug_in_a_wish_costs_the_wish(world, monkeypatch):
+    world.station()
+    device = world.device()
+    device.say(device.speaker.birth())
+    world.run(1)
+    monkeypatch.setattr(devices, "set_notes", lambda *_: 1 / 0)
+    asked = world.ask("device.note", device="d1", notes="x")
+    after = world.ask("device.rename", device="d1", name="x")
+    world.run(2)
+    assert (world.wish(asked).state, world.wish(after).state) == (WishState.FAILED, WishState.DONE)
+    assert "ZeroDivisionError" in world.wish(asked).outcome
+
+
+def test_reports_that_had_to_be_dropped_are_told_and_give_a_fresh_grace(world):
+    station = world.station()
+    quiet = world.device()
+    quiet.say(quiet.speaker.birth())
+    world.run(20)
+    station.counters.dropped += 5  # as the intake counts them
+    world.run(20)
+    assert world.rows()["d1"].status == "online"
+    station.counters.dropped += 5
+    world.run(2)
+    [event] = world.events("station.dropped")
+    assert event.text.startswith("5 unconfirmed reports were dropped")
+    world.run(60)
+    assert world.rows()["d1"].status == "offline"
+
+
+def test_a_broker_that_forgets_the_session_is_told(world):
+    world.station()
+    world.run(1)
+    world.broker.down(forget=True)
+    world.run(2)
+    world.broker.up()
+    world.run(10)
+    assert [e.kind for e in world.events("link")] == ["link.down", "link.up", "link.forgotten"]
+
+
+def test_what_the_broker_drops_is_told_and_shown(world):
+    station = world.station()
+    world.run(1)
+    for dropped in (b"3", b"10"):
+        station.leading._on_message(Message("$SYS/broker/publish/messages/dropped", dropped))
+        world.run(2)
+    [event] = world.events("broker.dropped")
+    assert event.text == "The broker had no room for 7 messages and dropped them"
+    assert station.leading.figures()["broker.dropped"] == 10
+    assert station.counters.received == 0
