@@ -20,6 +20,7 @@ from fleetui.desk.app.export import Form
 from fleetui.desk.app.views import Looks
 from fleetui.desk.ui.context import DeskContext
 from fleetui.desk.ui.pages.devices.dialogs import Ask, Confirm
+from fleetui.desk.ui.pages.devices.filterfield import LATER_MS, SOON_MS
 from fleetui.desk.ui.pages.devices.page import DevicesPage
 from fleetui.desk.ui.window import MainWindow
 from fleetui.store import feed, ingest
@@ -196,6 +197,20 @@ def test_suggestions_are_taken_by_keyboard(page: DevicesPage) -> None:
     assert page.filter.text() == "site:"
     QTest.keyClick(page.filter, Key.Key_Escape)
     assert page.filter.text() == ""
+
+
+def test_the_table_waits_while_a_fields_name_is_typed(page: DevicesPage) -> None:
+    page.filter.setFocus()
+    type_into(page.filter, "stat")
+    assert page.filter._soon.interval() == LATER_MS
+    type_into(page.filter, "us:onl")
+    assert page.filter._soon.interval() == SOON_MS
+    assert len(shown(page)) == 60
+    page.filter._judge()
+    assert not page.filter.property("wrong"), "there are suggestions that would mend it"
+    QTest.keyClick(page.filter, Key.Key_Escape)
+    page.filter._judge()
+    assert page.filter.property("wrong")
 
 
 def test_enter_means_what_was_typed_and_not_what_is_offered(page: DevicesPage) -> None:

@@ -52,8 +52,8 @@ class ShownColumn:
 # Name: (short title, drawing, width, shown at first). Words and units come from the filter language's catalogue.
 _SHOWN: dict[str, tuple[str, Draw, int, bool]] = {
     "status": (QT_TRANSLATE_NOOP("Columns", "Status"), Draw.STATUS, 100, True),
-    "id": (QT_TRANSLATE_NOOP("Columns", "Device"), Draw.TEXT, 124, True),
-    "name": (QT_TRANSLATE_NOOP("Columns", "Name"), Draw.TEXT, 140, True),
+    "id": (QT_TRANSLATE_NOOP("Columns", "Device"), Draw.TEXT, 112, True),
+    "name": (QT_TRANSLATE_NOOP("Columns", "Name"), Draw.TEXT, 168, True),
     "site": (QT_TRANSLATE_NOOP("Columns", "Site"), Draw.TEXT, 92, True),
     "target": (QT_TRANSLATE_NOOP("Columns", "Target"), Draw.TEXT, 108, True),
     "model": (QT_TRANSLATE_NOOP("Columns", "Model"), Draw.TEXT, 124, True),

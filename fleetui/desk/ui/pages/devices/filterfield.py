@@ -54,6 +54,7 @@ from fleetui.desk.ui.theme import Theme, repolish
 from fleetui.desk.ui.widgets.basic import named
 
 SOON_MS = 120  # after a key, until the table follows
+LATER_MS = 700  # the same in the middle of a field's name, which as a word would be looked for in vain
 PATIENCE_MS = 900  # until an unfinished filter is called wrong
 _NONE = QModelIndex()
 
@@ -203,9 +204,13 @@ class FilterField(QLineEdit):
 
     @Slot(str)
     def _edited(self, _text: str) -> None:
-        self._soon.start()
         self._patience.start()
         self._offer()
+        typed = self.text()[self._completion.start : self.cursorPosition()].casefold()
+        naming = typed and any(
+            offer.kind is Suggests.FIELD and offer.text.casefold().startswith(typed) for offer in self.offers
+        )
+        self._soon.start(LATER_MS if naming else SOON_MS)
 
     @Slot()
     def _apply(self) -> None:
@@ -221,7 +226,10 @@ class FilterField(QLineEdit):
 
     @Slot()
     def _judge(self) -> None:
-        """Says what is wrong, if something is."""
+        """Says what is wrong, if something is; not while there are suggestions that would mend it."""
+        if self._completer.popup().isVisible():
+            self._patience.start()
+            return
         try:
             parse(self.text())
         except FilterError as error:
@@ -283,7 +291,7 @@ class FilterField(QLineEdit):
             text, cursor = text + " ", cursor + 1
         self.setText(text)
         self.setCursorPosition(cursor)
-        self._soon.start()
+        self._soon.start(SOON_MS)
         self._patience.start()
         if item.kind in {Suggests.FIELD, Suggests.OPERATOR}:
             QTimer.singleShot(0, self._offer_again)
