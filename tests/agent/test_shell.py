@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from fleet_sim.agent import state
 from fleet_sim.agent.journal import Journal
 from fleetui.common.link.messages import Ask
 from fleetui.common.link.topics import Up
-from tests.helpers.broker import Pki, running_broker
+from tests.helpers.broker import Pki, running_broker, running_mosquitto
 from tests.helpers.sim import Listener
 from tests.helpers.wait import wait_until
 
@@ -186,21 +187,33 @@ def test_killed_it_says_so_by_its_will_and_loses_nothing_that_was_counted(agent,
     assert not gone[-1].clean
 
 
-def test_certificates(tmp_path):
-    pki = Pki(tmp_path / "pki", fleet="main")
-    certificate, key = pki.client(DEVICE)
-    auth = f'[auth]\nca = "{pki.ca}"\ncertificate = "{certificate}"\nkey = "{key}"'
-    with running_broker(tmp_path, fleet="main", tls=pki) as broker:
-        station = Listener(broker)
-        with agent_at(tmp_path, f"mqtts://localhost:{broker.tls_port}", auth) as agent:
-            agent.start()
-            station.wait(Up.BIRTH, device=DEVICE)
-            doctor = agent.ask("doctor", "--json")
-            assert doctor.returncode == 0, doctor.stdout
-            texts = [f["text"] for f in json.loads(doctor.stdout)["findings"]]
-            assert any("its certificate is trusted" in text for text in texts)
-            assert any("The certificate is valid for" in text for text in texts)
-            assert agent.stop() == 0
+@pytest.mark.parametrize("kind", ["ours", pytest.param("mosquitto", marks=pytest.mark.mosquitto)])
+def test_certificates(tmp_path, kind):
+    """On mosquitto, with the configuration that ``fleetui broker --export-mosquitto`` writes."""
+    with contextlib.ExitStack() as stack:
+        if kind == "ours":
+            broker = stack.enter_context(
+                running_broker(tmp_path, fleet="main", tls=Pki(tmp_path / "pki", fleet="main"))
+            )
+        else:
+            broker = stack.enter_context(running_mosquitto(tmp_path, fleet="main", tls=True))
+        pki = broker.tls
+        certificate, key = pki.client(DEVICE)
+        auth = f'[auth]\nca = "{pki.ca}"\ncertificate = "{certificate}"\nkey = "{key}"'
+        station = Listener(broker, tls=True)
+        agent = stack.enter_context(agent_at(tmp_path, f"mqtts://localhost:{broker.tls_port}", auth))
+        agent.start()
+        station.wait(Up.BIRTH, device=DEVICE)
+        station.wait(Up.WIN, 2, DEVICE)
+        station.ask(DEVICE, Ask(id="q1", kind="ping"))
+        station.wait(Up.REPLY, device=DEVICE)
+        doctor = agent.ask("doctor", "--json")
+        texts = [f["text"] for f in json.loads(doctor.stdout)["findings"]]
+        assert any("its certificate is trusted" in text for text in texts)
+        assert any(re.search("The certificate (is valid for|ends in)", text) for text in texts)
+        assert agent.stop() == 0
+        gone = station.wait(Up.GONE, device=DEVICE)
+        assert gone[0].clean
 
 
 def test_the_doctor_names_what_is_wrong(tmp_path):

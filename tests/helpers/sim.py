@@ -189,10 +189,10 @@ class Books:
 class Listener:
     """A station's ear on a real broker: decodes everything, and keeps it."""
 
-    def __init__(self, broker: RunningBroker, *, keep: bool = False) -> None:
+    def __init__(self, broker: RunningBroker, *, keep: bool = False, tls: bool = False) -> None:
         self.topics = Topics(broker.fleet)
         self.messages: list[tuple[str, Up, UpMessage]] = []
-        self._client = broker.paho("station", session_expiry=3600 if keep else 0, clean=not keep)
+        self._client = broker.paho("station", session_expiry=3600 if keep else 0, clean=not keep, tls=tls)
         self._client.on_message = self._on_message
         subscribed: list[object] = []
         self._client.on_subscribe = lambda *arguments: subscribed.append(arguments)

@@ -12,7 +12,7 @@ import pytest
 from fleetui.common.domain.clock import ScaledClock, clock_from_spec
 from fleetui.common.link.messages import Ask, Gone
 from fleetui.common.link.topics import Up
-from tests.helpers.broker import Pki, running_broker
+from tests.helpers.broker import Pki, running_broker, running_mosquitto
 from tests.helpers.sim import Listener, SimProcess, simulator
 from tests.helpers.wait import wait_until
 
@@ -25,12 +25,16 @@ def broker(tmp_path):
         yield broker
 
 
+@pytest.fixture(params=["ours", pytest.param("mosquitto", marks=pytest.mark.mosquitto)])
+def either(request, tmp_path):
+    start = running_broker if request.param == "ours" else running_mosquitto
+    with start(tmp_path, fleet="main") as broker:
+        yield broker
+
+
 def arguments(broker, *more, devices=N):
-    return (
-        *("--devices", str(devices), "--broker", f"mqtt://127.0.0.1:{broker.port}"),
-        *("--secret", str(broker.folder / "keys" / "local.secret")),
-        *more,
-    )
+    secret = ("--secret", str(broker.folder / "keys" / "local.secret")) if broker.ours else ()
+    return "--devices", str(devices), "--broker", f"mqtt://127.0.0.1:{broker.port}", *secret, *more
 
 
 def numbered(station):
@@ -42,9 +46,9 @@ def numbered(station):
     return found
 
 
-def test_twenty_agents_from_birth_to_goodbye(broker):
-    station = Listener(broker)
-    with simulator(*arguments(broker, "--beat", "1", "--window", "1", "--quiet-world")) as sim:
+def test_twenty_agents_from_birth_to_goodbye(either):
+    station = Listener(either)
+    with simulator(*arguments(either, "--beat", "1", "--window", "1", "--quiet-world")) as sim:
         ready = sim.wait("ready")
         assert (ready["devices"], ready["fleet"], ready["seed"]) == (N, "main", 1)
         assert sim.wait("state")["devices"] == N
