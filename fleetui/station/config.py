@@ -112,6 +112,7 @@ class StationConfig:
     broker: BrokerAddress
     fleet: str = DEFAULT_FLEET
     station: str = DEFAULT_ID  # client id at the broker: stations that stand in for each other share it
+    own_broker: bool = False  # the instance's: where it listens is looked up again when it cannot be reached
     secret: bytes | None = None  # of the local listener; None: the broker's address says how to log in
     tls: TlsFiles | None = None
     clock: str | None = None
@@ -183,7 +184,7 @@ class StationConfig:
 def settings_from(base: BaseDir, args: argparse.Namespace) -> StationConfig:
     """What the command line says, completed by what the instance knows."""
     fleet: str | None = args.fleet
-    secret = None
+    secret, own_broker = None, False
     if args.broker:
         broker = BrokerAddress.parse(args.broker)
         # A broker on this machine may be this instance's own; the password is only good there.
@@ -192,7 +193,7 @@ def settings_from(base: BaseDir, args: argparse.Namespace) -> StationConfig:
     elif args.replay is not None:
         broker = BrokerAddress("127.0.0.1", 1883)  # a recording needs none
     else:
-        own = broker_of(base)
+        own, own_broker = broker_of(base), True
         broker, fleet = own.address, fleet or own.fleet
         secret = load_or_create_secret(base.local_secret) if own.local else None
     return StationConfig(
@@ -201,6 +202,7 @@ def settings_from(base: BaseDir, args: argparse.Namespace) -> StationConfig:
         broker=broker,
         fleet=fleet or DEFAULT_FLEET,
         station=args.id,
+        own_broker=own_broker,
         secret=secret,
         tls=tls_files(args.ca, args.cert, args.key, wanted=broker.tls),
         clock=args.clock,

@@ -81,7 +81,7 @@ class Leading:
             config.max_devices,
         )
         self.ledger = Ledger(rules, self.presence, Sampler(config.sample_s), counters, config.run)
-        self.intake = Intake(clock, counters, 4 * config.receive_maximum)
+        self.intake = Intake(clock, counters, 3 * config.receive_maximum)
         self._link = make_link(config.link(), clock)
         self._transport = self._link.transport
         self.batcher = Batcher(
@@ -260,7 +260,10 @@ class Leading:
         if not self._judging:
             self._judging = True
             self.intake.post(self._judge)
-        self.office.step()
+        try:
+            self.office.step()
+        except Exception:  # a bug in a wish must not end the station; the next leader takes that wish again
+            log.exception("the office for wishes failed")
         dropped = self.broker.newly_dropped()
         if dropped:
             text = f"The broker had no room for {dropped} messages and dropped them"

@@ -16,12 +16,14 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from dataclasses import replace
 from typing import Any
 
 from fleetui import __version__
 from fleetui.common.domain.clock import Clock, SystemClock, clock_from_spec
 from fleetui.common.domain.errors import OperatorError, StoreError
-from fleetui.station.config import StationConfig
+from fleetui.common.link.transport import LinkState
+from fleetui.station.config import StationConfig, broker_of
 from fleetui.station.counters import Counters, Rates
 from fleetui.station.leader import Leadership
 from fleetui.station.leading import Leading
@@ -37,6 +39,7 @@ log = logging.getLogger("fleetui.station")
 TICK_S = 0.2
 SWITCH_S = 0.0005
 RESTART_S = 2.0
+SEARCH_S = 1.0
 CLOSE_S = 1.0
 
 Say = Callable[..., None]
@@ -65,12 +68,13 @@ class Station:
         self._say = say
         self._real = real or SystemClock()
         self._rates = Rates()
-        self._stop = threading.Event()
+        self._stopping = False
         self._wake = threading.Event()
         self._store: Store | None = None
         self._leadership: Leadership | None = None
         self._next_status = 0.0
         self._not_before = 0.0
+        self._next_search = 0.0
         self._said: dict[str, Any] = {}
         self._writing: Future[int] | None = None
         self._turns: list[Clock] = []
@@ -78,8 +82,8 @@ class Station:
     # ------------------------------------------------------------ from any thread
 
     def stop(self) -> None:
-        self._stop.set()
-        self._wake.set()
+        """End soon. A plain flag, seen at the next slice: a signal handler must not touch a lock."""
+        self._stopping = True
 
     def command(self, said: dict[str, Any]) -> None:
         """A line from the parent: ``{"command": "clock", "spec": …}`` or ``{"command": "stop"}``."""
@@ -107,7 +111,7 @@ class Station:
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
         try:
-            while not self._stop.is_set():
+            while not self._stopping:
                 self.step()
                 self._wake.wait(TICK_S)
                 self._wake.clear()
@@ -154,10 +158,28 @@ class Station:
             log.error("the ingest thread has ended; everything is begun anew from the store")
             self._step_down()
             self._not_before = self._real.monotonic() + RESTART_S
-        elif leading is None and leads and self._real.monotonic() >= self._not_before:
+        elif leading is not None and self._broker_moved(leading):
+            self._step_down()
+        if self.leading is None and leads and self._real.monotonic() >= self._not_before:
             self._lead()
         if self.leading is not None:
             self.leading.tick()
+
+    def _broker_moved(self, leading: Leading) -> bool:
+        """Whether the instance's own broker listens elsewhere now: it was started again on another port."""
+        real = self._real.monotonic()
+        if not self.config.own_broker or leading.link_status.state is LinkState.ONLINE or real < self._next_search:
+            return False
+        self._next_search = real + SEARCH_S
+        try:
+            found = broker_of(self.config.base)
+        except OperatorError:
+            return False
+        if found.address == self.config.broker:
+            return False
+        log.info("the broker listens on %s now", found.address)
+        self.config = replace(self.config, broker=found.address)
+        return True
 
     def _lead(self) -> None:
         assert self._store is not None

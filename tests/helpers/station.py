@@ -220,7 +220,7 @@ class World:
         leading, station.leading = station.leading, None
         if leading is not None:
             leading.batcher.abandon()
-            leading.intake.clear()
+            leading.intake._items.clear()
             leading._thread.join(5.0)
             leading._transport.stop(say_goodbye=False)
             self.broker.run_until_idle()

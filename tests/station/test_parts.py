@@ -211,6 +211,19 @@ def test_messages_and_jobs_keep_their_order_and_the_queue_its_bound():
     assert ran == ["job"]
 
 
+def test_unconfirmed_reports_are_bounded_in_bytes_too(monkeypatch):
+    monkeypatch.setattr("fleetui.station.ingest.intake.BYTES", 1000)
+    counters = Counters()
+    intake = Intake(ManualClock(), counters, 1000)
+    for _ in range(30):
+        intake.offer(Message("t", b"x" * 100, qos=0))
+    intake.offer(Message("t", b"x" * 100, qos=1))
+    assert (counters.dropped, counters.held, len(intake)) == (19, 0, 12)
+    intake.take(100)
+    intake.offer(Message("t", b"x" * 100, qos=0))
+    assert counters.dropped == 19
+
+
 def test_waiting_ends_with_a_message_a_job_or_the_close():
     intake = Intake(ManualClock(), Counters(), 10)
     assert intake.wait(0.01) is False

@@ -215,6 +215,18 @@ def test_a_station_goes_without_a_broker_and_finds_it_later(tmp_path):
             station.wait_leading()
 
 
+def test_a_broker_that_comes_back_on_another_port_is_found(tmp_path):
+    with running_broker(tmp_path) as broker, running_station(broker.folder) as station:
+        station.wait_leading()
+        before = broker.port
+        broker.kill()
+        station.wait_for("state", link="waiting")
+        broker._command[broker._command.index("--port") + 1] = "0"
+        broker.start()
+        station.wait_leading()
+        assert broker.port != before
+
+
 def test_without_a_broker_anywhere_it_says_what_to_do(tmp_path):
     with running_station(tmp_path) as station:
         said = station.wait_for("stopped")

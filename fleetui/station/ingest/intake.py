@@ -4,9 +4,9 @@ The link's thread only appends; the ingest thread takes everything there is. Mes
 arrival. Jobs of the control thread (judge presence, rename a device) travel in the same queue, so that a job sees
 every message that arrived before it.
 
-Unconfirmed (QoS 0) messages beyond ``limit`` are dropped and counted. Confirmed ones cannot exceed it, because the
-broker keeps at most ``receive_maximum`` on their way; should one do so all the same, it is left unacknowledged
-(``held``) and comes again.
+Unconfirmed (QoS 0) messages beyond ``limit``, or beyond ``BYTES``, are dropped and counted. Confirmed ones cannot
+exceed it, because the broker keeps at most ``receive_maximum`` on their way; should one do so all the same, it is
+left unacknowledged (``held``) and comes again with the next connection.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import NamedTuple
 from fleetui.common.domain.clock import Clock
 from fleetui.common.link.transport import Message
 from fleetui.station.counters import Counters
+
+BYTES = 64 * 1024 * 1024
 
 
 class Arrival(NamedTuple):
@@ -43,6 +45,8 @@ class Intake:
         self._waiting = False
         self._wake = threading.Event()
         self._closed = False
+        self._bytes_in = 0  # link thread
+        self._bytes_out = 0  # ingest thread
 
     def __len__(self) -> int:
         return len(self._items)
@@ -54,12 +58,14 @@ class Intake:
     def offer(self, message: Message) -> None:
         """From the link: never blocks."""
         self._counters.received += 1
-        if len(self._items) >= self._limit or self._closed:
-            if message.qos == 0:
+        if message.qos == 0:
+            if len(self._items) >= self._limit or self._bytes_in - self._bytes_out > BYTES or self._closed:
                 self._counters.dropped += 1
-            else:
-                self._counters.held += 1
+                return
+        elif len(self._items) >= self._limit or self._closed:
+            self._counters.held += 1
             return
+        self._bytes_in += len(message.payload)
         self._items.append(Arrival(message, self._clock.now(), self._clock.monotonic()))
         if self._waiting:
             self._wake.set()
@@ -75,15 +81,6 @@ class Intake:
         self._closed = True
         self._wake.set()
 
-    def clear(self) -> list[Job]:
-        """Forget the messages (the broker still has the confirmed ones). Returns the jobs that were waiting."""
-        jobs = []
-        while self._items:
-            item = self._items.popleft()
-            if not isinstance(item, Arrival):
-                jobs.append(item)
-        return jobs
-
     def wait(self, timeout: float) -> bool:
         """Until there is something, the queue is closed, or ``timeout`` has passed."""
         if self._items:
@@ -98,4 +95,6 @@ class Intake:
 
     def take(self, most: int) -> list[Arrival | Job]:
         items = self._items
-        return [items.popleft() for _ in range(min(len(items), most))]
+        taken = [items.popleft() for _ in range(min(len(items), most))]
+        self._bytes_out += sum(len(item.message.payload) for item in taken if isinstance(item, Arrival))
+        return taken

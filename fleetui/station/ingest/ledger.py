@@ -229,7 +229,7 @@ class Ledger:
 
     # ------------------------------------------------------------ the passing of time
 
-    def judge(self, now: float, monotonic: float, most: int = 1000) -> None:
+    def judge(self, now: float, monotonic: float, most: int = 500) -> None:
         """Who has been silent for too long? And the fleet's own curves, when they are due."""
         for turn in self.presence.judge(now, most):
             self._turn(turn)

@@ -77,7 +77,7 @@ class Office:
         self._send = send
         self._ask_timeout_s = ask_timeout_s
         self._under_way: tuple[Wish, Change, Future[str]] | None = None
-        self._again: list[tuple[Wish, Change]] = []
+        self._again: list[tuple[Wish, Plan]] = []  # the store did not take them yet
         self._again_at = 0.0
         self._asked: dict[str, _Asked] = {}
         self._answers: deque[Reply] = deque()
@@ -102,7 +102,7 @@ class Office:
             if not self._finish_change():
                 return
             if self._again and self._clock.monotonic() >= self._again_at:
-                self._begin(*self._again.pop(0))
+                self._act(*self._again.pop(0))
                 continue
             taken = self._take()
             if taken is None:
@@ -177,8 +177,7 @@ class Office:
         if future.cancelled() or isinstance(error, FencedError):
             return False  # the next leader takes it over
         if isinstance(error, StoreError):
-            self._again.append((wish, change))
-            self._again_at = self._clock.monotonic() + RETRY_S
+            self._later(wish, change)
         elif isinstance(error, FailedError):
             self._end(wish, WishState.FAILED, str(error))
         elif error is not None:
@@ -188,11 +187,20 @@ class Office:
             )
         return True
 
+    def _later(self, wish: Wish, made: Plan) -> None:
+        self._again.append((wish, made))
+        self._again_at = self._clock.monotonic() + RETRY_S
+
     # ------------------------------------------------------------ questions
 
     def _ask(self, wish: Wish, question: Question) -> None:
-        with self._store.read() as connection:
-            known = devices.numbers(connection, question.devices)
+        try:
+            with self._store.read() as connection:
+                known = devices.numbers(connection, question.devices)
+        except StoreError as error:
+            log.info("a question waits for the store: %s", error)
+            self._later(wish, question)
+            return
         unknown = [name for name in question.devices if name not in known]
         if unknown:
             self._end(wish, WishState.FAILED, f"There is no device {unknown[0]}")
