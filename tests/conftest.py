@@ -24,9 +24,9 @@ PURE = os.environ.get("FLEETUI_PURE") == "1"
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ.setdefault("LANG", "en_US.UTF-8")
 
-collect_ignore_glob = ["bench/*"]
+collect_ignore = ["bench"]
 if PURE:
-    collect_ignore_glob.append("qt/*")
+    collect_ignore.append("qt")
     if importlib.util.find_spec("PySide6") is not None:
         raise pytest.UsageError("FLEETUI_PURE=1 asks for an environment without PySide6, but it is installed")
 
