@@ -291,7 +291,7 @@ class AgentCore:
         self.rows += event.rows
         self.errors += event.errors
         if event.error:
-            self._error = event.error[:400]
+            self._error = codec.clean(event.error)  # from elsewhere; a report with control characters is refused
 
     def _received(self, event: Received, now: float, out: list[Effect]) -> None:
         if self.state not in {Life.OFFLINE, Life.ONLINE}:
@@ -360,7 +360,7 @@ class AgentCore:
                 kind=event.kind,
                 level=event.level,
                 codes=list(event.codes),
-                text=event.text,
+                text=codec.clean(event.text),
                 subject=event.subject,
             )
         )

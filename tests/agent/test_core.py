@@ -28,7 +28,7 @@ from fleet_sim.agent.queue import Limits
 from fleet_sim.agent.states import LIFE, Life
 from fleetui.common.link import codec
 from fleetui.common.link.messages import Ask, Beat, Birth, Event, Gone, Reply, Running, Window
-from fleetui.common.link.topics import Down
+from fleetui.common.link.topics import Down, Up
 from fleetui.common.sketches import latency as bins
 from tests.helpers.sim import MODEL, T0, TOPICS, Books, counted
 
@@ -417,3 +417,12 @@ def test_counted_for_a_stopped_core_changes_nothing(books):
     before = books.core.rows
     books.do(Counted("vibration", 5, 0, bins.expand([5])))
     assert books.core.rows == before
+
+
+def test_texts_from_elsewhere_do_not_spoil_the_report(books):
+    """An exception's text may hold anything; the station refuses what holds control characters."""
+    books.connect()
+    books.do(Happened("thing", text="bell \x07 and \x00" + "x" * 1000))
+    (event,) = books.messages(Event)
+    again = codec.decode_up(Up.EVENT, codec.encode(event), event.device)
+    assert again.text.startswith("bell   and  x")
