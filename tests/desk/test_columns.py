@@ -26,6 +26,7 @@ from fleetui.desk.app.columns import (
     DeviceTable,
 )
 from fleetui.desk.app.order import DeviceView
+from fleetui.desk.app.rowsets import among, distinct, union
 from fleetui.store.records import Changes, DeviceRow
 from tests.helpers.desk import device_rows, same
 
@@ -287,3 +288,15 @@ def test_every_field_of_a_row_is_a_column() -> None:
 def test_columns_that_are_none(name: str) -> None:
     with pytest.raises(KeyError):
         DeviceTable().column(name)
+
+
+rows_strategy = st.lists(st.integers(0, 40), max_size=30).map(lambda found: np.asarray(found, dtype=np.int64))
+
+
+@given(parts=st.lists(rows_strategy, min_size=1, max_size=4), others=rows_strategy)
+def test_sets_of_rows_are_those_of_python(parts: list[Any], others: Any) -> None:
+    assert union(parts).tolist() == sorted({row for part in parts for row in part.tolist()})
+    assert among(parts[0], others).tolist() == [row in set(others.tolist()) for row in parts[0].tolist()]
+    different, which = distinct(parts[0])
+    assert different.tolist() == sorted(set(parts[0].tolist()))
+    assert different[which].tolist() == parts[0].tolist()

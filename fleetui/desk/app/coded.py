@@ -106,8 +106,9 @@ class TextColumn:
         """Forgets texts that none of the first ``n`` rows has, if they are many; says whether it did."""
         if len(self.texts) <= 2 * n + SWEEP_ABOVE:
             return False
-        used = np.unique(self.codes[:n])
-        used = used[used >= 0]
+        present = np.zeros(len(self.texts) + 1, dtype=np.bool_)  # the last is what -1 marks
+        present[self.codes[:n]] = True
+        used = np.flatnonzero(present[:-1])
         moved = np.full(len(self.texts) + 1, -1, dtype=np.int32)
         moved[used] = np.arange(len(used), dtype=np.int32)
         self.texts = [self.texts[code] for code in used.tolist()]

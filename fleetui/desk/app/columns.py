@@ -21,9 +21,9 @@ from fleetui.common.domain.filters.evaluate import Column
 from fleetui.common.domain.filters.fields import TAG_PREFIX, Kind
 from fleetui.common.domain.states import Lifecycle
 from fleetui.desk.app.coded import TextColumn, natural_key, version_order
+from fleetui.desk.app.rowsets import Rows, union
 from fleetui.store.records import Changes, DeviceRow
 
-Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 # Worst first: ascending order begins with what wants a look.
@@ -63,7 +63,7 @@ class Applied:
         """Every row with a changed cell, in rising order, without those added."""
         if not self.columns:
             return _EMPTY
-        return np.unique(np.concatenate(list(self.columns.values())))
+        return union(self.columns.values())
 
     def __bool__(self) -> bool:
         return bool(self.added.size or self.removed.size or self.columns)

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from fleetui.common.domain.errors import ConfigError
-from fleetui.desk.app.columns import MOMENTS, DeviceTable, Rows
+from fleetui.desk.app.columns import MOMENTS, DeviceTable
+from fleetui.desk.app.rowsets import Rows
 from fleetui.desk.app.shown import ShownColumn, cell_text, cell_value
 
 

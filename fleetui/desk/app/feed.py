@@ -24,7 +24,7 @@ from fleetui.store.records import Changes
 log = logging.getLogger("fleetui.desk.feed")
 
 SLICE = 1000  # devices applied in one go: about 5 ms
-PAGE = 2000  # devices read in one go
+PAGE = 1000  # devices read in one go
 EVENTS_AT_FIRST = 300
 SLOWEST_S = 2.0
 SHARE = 0.2  # of the main thread's time that applying may take
@@ -199,6 +199,9 @@ class ChangeFeed:
                 since = rows[-1].seq
                 found.update(row.device for row in rows)
                 self._put(Changes(seq=since, devices=tuple(rows), more=True))
+                self._wait_for_room(
+                    0
+                )  # reading and drawing take turns: both at once, each would wait for the other
             gone = tuple(self._known - found)
             self._put(
                 Changes(
@@ -255,8 +258,8 @@ class ChangeFeed:
                 self._wake.wait(rest)
             self._wanted = False
 
-    def _wait_for_room(self) -> None:
+    def _wait_for_room(self, devices_: int = 4 * PAGE) -> None:
         """Does not read ahead of a window that is busy: what is not read yet lies well in the store."""
         with self._wake:
-            while not self._stopping and self._slot.waiting.devices >= 4 * PAGE:
+            while not self._stopping and self._slot.waiting.devices > devices_:
                 self._wake.wait(0.5)

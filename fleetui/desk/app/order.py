@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from fleetui.common.domain.clock import Clock
 from fleetui.common.domain.filters.filter import Filter
-from fleetui.desk.app.columns import TAG, Applied, DeviceTable, Rows
+from fleetui.desk.app.columns import TAG, Applied, DeviceTable
+from fleetui.desk.app.rowsets import Rows, among, union
 
 Mask = npt.NDArray[np.bool_]
 
@@ -111,7 +112,7 @@ class DeviceView:
             self._by_id = None
         gone = False
         if applied.removed.size:
-            kept = ~np.isin(self.order, applied.removed)
+            kept = ~among(self.order, applied.removed)
             gone = not kept.all()
             if gone:
                 self._set(self.order[kept])
@@ -132,7 +133,7 @@ class DeviceView:
         rows = [applied.columns[name] for name in self._filter.columns if name in applied.columns]
         if not rows:
             return False
-        touched = np.unique(np.concatenate(rows))
+        touched = union(rows)
         shown = self.positions()[touched] >= 0
         return bool((self._passing()[touched] != shown).any())
 

@@ -16,6 +16,7 @@ from fleetui.common.domain.filters import DEVICE_RULES, FilterRule, Role
 from fleetui.common.domain.filters.render import quote
 from fleetui.desk.app.columns import DeviceTable
 from fleetui.desk.app.order import passing
+from fleetui.desk.app.rowsets import distinct
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def versions(table: DeviceTable) -> list[VersionSpread]:
         return []
     width = len(versions_.texts) + 1
     pair = models.codes[rows].astype(np.int64) * width + (versions_.codes[rows] + 1)
-    different, inverse = np.unique(pair, return_inverse=True)
+    different, inverse = distinct(pair)
     total = np.bincount(inverse)
     online_code = status.texts.index("online") if "online" in status.texts else -2
     online = np.bincount(inverse, weights=status.codes[rows] == online_code)

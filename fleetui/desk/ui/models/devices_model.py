@@ -28,8 +28,9 @@ from PySide6.QtCore import (
 
 from fleetui.common.domain.clock import Clock
 from fleetui.common.domain.filters.filter import Filter
-from fleetui.desk.app.columns import Applied, DeviceTable, Rows
+from fleetui.desk.app.columns import Applied, DeviceTable
 from fleetui.desk.app.order import DeviceView
+from fleetui.desk.app.rowsets import Rows, among, union
 from fleetui.desk.app.shown import FIRST, Draw, ShownColumn, cell_text, cell_value, shown_column, shown_columns
 from fleetui.desk.app.text import moment
 
@@ -232,8 +233,8 @@ class DevicesModel(QAbstractTableModel):
 
     def _moved(self, before: Rows, after: Rows) -> None:
         """Tells views how ``before`` became ``after``."""
-        stays = np.isin(before, after, assume_unique=True)
-        comes = after[~np.isin(after, before, assume_unique=True)]
+        stays = among(before, after)
+        comes = after[~among(after, before)]
         gone = runs(np.flatnonzero(~stays))
         if len(gone) > ONE_BY_ONE or comes.size > max(ONE_BY_ONE, len(before) // 2) or not before.size:
             self.beginResetModel()
@@ -308,7 +309,7 @@ class DevicesModel(QAbstractTableModel):
             first, last = min(first, i), max(last, i)
         if last < 0:
             return
-        at = places[np.unique(np.concatenate(touched))]
+        at = places[union(touched)]
         at = np.sort(at[at >= 0])
         if not at.size:
             return

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 PRESETS = ("online", "late", "offline", "errors", "hot", "low-memory", "no-model", "pending")
 CALM_MS = 250  # how often it is looked whether rows may move
+LOADING_S = 0.25  # between two orders while the store is being read
 PRELOAD_MS = 1200  # after the page is shown, charts are loaded in the background
 STILL_MS = 1500  # after a key or a turn of the wheel nothing moves for so long
 DRAWER_WIDTH = 460
@@ -65,6 +66,7 @@ class DevicesPage(Page):
         self._entered = False
         self._touched_at = -1e9
         self._sorted_at = -1e9
+        self._loading = False
         self._counts_due = True
         self._view: SavedView | None = None
         self.views = Views(self.page_id, lambda: context.wishes.operator)
@@ -351,8 +353,13 @@ class DevicesPage(Page):
         self.views.take(changes)
         if self.drawer_open:
             self.drawer.take(changes)
-        if self._entered and (changes.more or (changes.devices and not self.model.rowCount())):
-            self.model.refresh()  # while the store is being read, there is nothing to keep still
+        if self._entered and (changes.more or self._loading or (changes.devices and not self.model.rowCount())):
+            # While the store is being read there is nothing to keep still, but sorting at each slice would slow it.
+            now = self.context.clock.monotonic()
+            if not changes.more or now - self._sorted_at >= LOADING_S:
+                self._sorted_at = now
+                self.model.refresh()
+        self._loading = changes.more
         if self._entered and not changes.more:
             self._draw_state()
 
