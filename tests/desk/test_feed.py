@@ -232,7 +232,7 @@ def test_a_store_that_is_gone_is_a_sentence_and_comes_back(sqlite_store: Store) 
     try:
         desk.until(lambda: "a" in desk.table, "the device")
         broken.failing = True
-        desk.until(lambda: not desk.statuses[-1].ok, "the bad news")
+        desk.until(lambda: desk.statuses and not desk.statuses[-1].ok, "the bad news")
         assert desk.statuses[-1].sentence == "The database cannot be reached"
         assert desk.statuses[-1].fix
         put(sqlite_store, DeviceRow("b"))

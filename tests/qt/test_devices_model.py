@@ -80,6 +80,17 @@ def test_qt_finds_nothing_to_complain_of(made: Made, qtmodeltester: object) -> N
     qtmodeltester.check(DevicesModel(DeviceTable(), ManualClock(NOW)))  # type: ignore[attr-defined]
 
 
+def test_suggestions_are_a_proper_list(qapp: QApplication, qtmodeltester: object) -> None:
+    from fleetui.common.domain.filters import DEVICES, complete
+    from fleetui.desk.ui.pages.devices.filterfield import _Offers
+
+    offers = _Offers()
+    offers.show(complete("s", 1, DEVICES).items)
+    qtmodeltester.check(offers)  # type: ignore[attr-defined]
+    assert offers.index(0, 0).data() == offers.items[0].label
+    assert offers.items[0].help in str(offers.index(0, 0).data(Qt.ItemDataRole.AccessibleTextRole))
+
+
 def test_the_first_devices_are_there_at_once(qapp: QApplication) -> None:
     made = Made()
     assert made.model.rowCount() == 0

@@ -89,7 +89,7 @@ class FigureAxis(pg.AxisItem):
         if self._unit is Unit.NONE:
             step = max(step, 1.0)
         first = math.ceil(lowest / step - 1e-9) * step
-        count = int((highest - first) / step + 1e-9) + 1
+        count = math.floor((highest - first) / step + 1e-9) + 1
         return [(step, [first + i * step for i in range(max(0, min(count, 50)))])]
 
     def boundingRect(self) -> QRectF:
