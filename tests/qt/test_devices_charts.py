@@ -1,4 +1,4 @@
-"""Charts: round ticks in local time, gaps that stay gaps, extremes that survive thinning, words for screen readers."""
+"""Charts: round ticks in local time, gaps that stay gaps, extremes that survive thinning, words to be heard."""
 
 from __future__ import annotations
 
