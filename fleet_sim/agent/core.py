@@ -57,8 +57,8 @@ from fleetui.common.link.topics import Down, Topics, Up
 from fleetui.common.sketches import latency as bins
 
 BACKWARDS_S = 1.0  # a clock that goes back by less is being slewed, not set
-RETRY_S = 1.0  # after the transport or the broker refused a report; doubles with each refusal in a row
-LONGEST_RETRY_S = 60.0
+RETRY_S = 1.0  # after a report was refused, or nobody was there to hear it; doubles with each refusal in a row
+LONGEST_RETRY_S = 30.0
 REMEMBERED_ASKS = 16
 
 
@@ -76,6 +76,7 @@ class AgentCore:
     __slots__ = (
         "_asks",
         "_beat_waiting",
+        "_birth_again",
         "_birth_due",
         "_births",
         "_blocked_until",
@@ -132,8 +133,9 @@ class AgentCore:
         self._watch = Watch()
         self._error = ""
         self._seq = -1
-        self._births: set[int] = set()  # tokens of births on their way
+        self._births: dict[int, Birth] = {}  # on their way, by token
         self._birth_due = False
+        self._birth_again: Birth | None = None  # refused: to be sent again as it was
         self._beat_waiting: float | None = None
         self._gone: int | None = None
         self._blocked_until = -math.inf
@@ -150,7 +152,7 @@ class AgentCore:
         """When the next ``Tick`` is due, in the device's time."""
         due = min(self.beat_at, self._windows.end)
         wait = max(self._blocked_until, self._hold_until)
-        if wait > self._last and self.queue.has_waiting:
+        if wait > self._last and (self.queue.has_waiting or self._birth_again is not None):
             due = min(due, wait)
         return due
 
@@ -252,6 +254,7 @@ class AgentCore:
         if not self._turn(Turn.DISCONNECT):
             return
         self._birth_due = False
+        self._birth_again = None
         if stopping:
             out.append(Disconnect())
 
@@ -329,9 +332,7 @@ class AgentCore:
         if event.token == self._gone:
             self._turn(Turn.DONE)
             out.append(Disconnect())
-        elif event.token in self._births:
-            self._births.discard(event.token)
-        else:
+        elif self._births.pop(event.token, None) is None:
             self.queue.acknowledge(event.token)
 
     def _refused(self, event: Refused, now: float, out: list[Effect]) -> None:
@@ -339,11 +340,13 @@ class AgentCore:
             self._turn(Turn.DONE)
             out.append(Disconnect())
             return
-        if event.token in self._births:
-            self._births.discard(event.token)
-            self._birth_due = self.online
+        birth = self._births.pop(event.token, None)
+        if birth is not None:
+            self._birth_again = birth if self.online else None
         elif not self.queue.refuse(event.token):
             return
+        if self.state is Life.STOPPING:
+            self._say_goodbye(out)  # what is not wanted now waits for the next start
         if self.online and now >= self._blocked_until:  # several at once are one refusal
             self._blocked_until = now + min(RETRY_S * 2.0 ** min(self._refusals, 10), LONGEST_RETRY_S)
             self._refusals += 1
@@ -379,6 +382,8 @@ class AgentCore:
         self._beat_waiting = None
         if before is not Life.ONLINE:
             out.append(Disconnect())
+        elif now < self._blocked_until:
+            self._say_goodbye(out)
 
     # ------------------------------------------------------------ sending
 
@@ -387,22 +392,33 @@ class AgentCore:
         return self.boot, self._seq
 
     def _send(self, now: float, out: list[Effect]) -> None:
-        if now < self._blocked_until:
-            return
-        if self._birth_due:
-            self._birth_due = False
-            token = self.queue.new_id()
-            self._births.add(token)
-            out.append(Publish(self._topic(Up.BIRTH), self._birth(now), 1, token))
-        if self._beat_waiting is not None:
+        if self._gone is not None:
+            return  # goodbye was said
+        if now >= self._blocked_until:
+            self._send_birth(now, out)
+        if self._beat_waiting is not None:  # a sign of life is not held back
             at, self._beat_waiting = self._beat_waiting, None
             out.append(Publish(self._topic(Up.BEAT), self._beat(at), 0))
-        if now < self._hold_until and not self.queue.other:
+        if now < self._blocked_until or (now < self._hold_until and not self.queue.other):
             return
-        while (entry := self.queue.fly(self._number)) is not None:
+        # After a refusal one report goes first, to see whether it is taken: a fleet whose station is away would
+        # otherwise send everything again and again.
+        most = 1 if self._refusals else math.inf
+        while self.queue.flying + len(self._births) < most:
+            entry = self.queue.fly(self._number)
+            if entry is None:
+                break
             out.append(Publish(self._topic(KINDS[type(entry.report)]), entry.report, 1, entry.id))
         if self.state is Life.STOPPING and not len(self.queue):
             self._say_goodbye(out)
+
+    def _send_birth(self, now: float, out: list[Effect]) -> None:
+        birth = self._birth(now) if self._birth_due else self._birth_again
+        self._birth_due, self._birth_again = False, None
+        if birth is not None:
+            token = self.queue.new_id()
+            self._births[token] = birth
+            out.append(Publish(self._topic(Up.BIRTH), birth, 1, token))
 
     def _say_goodbye(self, out: list[Effect]) -> None:
         if self._gone is not None:

@@ -255,7 +255,63 @@ def test_a_transport_that_refuses_is_asked_again_later_not_at_once(books):
         assert not [e for e in books.do(Refused(token)) if isinstance(e, Publish)]
     assert books.core.next_at <= books.now + 1.0
     again = [e for e in books.do(Tick(), books.now + 1.0) if isinstance(e, Publish)]
-    assert {type(e.message) for e in again} >= {Birth, Event}
+    assert [e.message for e in again] == [books.messages(Birth)[0]]  # one goes first, as it was
+    books.acknowledge_all()
+    assert len(books.messages(Birth)) == 2
+    assert books.messages(Event)
+    assert not len(books.core.queue)
+
+
+def test_where_nobody_listens_the_reports_wait_and_the_signs_of_life_go_on(books):
+    books.connect()
+    for _ in range(600):
+        for token in list(books.flying):
+            books.refuse(token)
+        books.do(Tick(), books.now + 1.0)
+    # Of the reports one went out now and then: not sixteen of them every time.
+    tries = [e for e in books.sent if isinstance(e.message, Birth)]
+    assert 600 / 30 <= len(tries) <= 600 / 30 + 8
+    assert len({codec.encode(e.message) for e in tries}) == 1
+    assert len(books.messages(Event)) == 1
+    assert len(books.messages(Beat)) == 20
+    assert not books.messages(Window)
+    books.acknowledge_all()
+    books.do(Tick(), books.now + 31)
+    books.acknowledge_all()
+    assert len(books.messages(Window)) == 2
+    assert not len(books.core.queue)
+
+
+def test_a_birth_alone_is_tried_again_in_time(books):
+    books.connect()
+    (event,) = [t for t, p in books.flying.items() if isinstance(p.message, Event)]
+    books.acknowledge(event)
+    (birth,) = books.flying
+    books.refuse(birth)
+    assert not len(books.core.queue)
+    assert books.core.next_at <= books.now + 1.0
+    books.do(Tick(), books.core.next_at)
+    assert len(books.messages(Birth)) == 2
+
+
+def test_stopping_where_nobody_listens_does_not_wait(books):
+    books.connect()
+    for token in list(books.flying):
+        books.refuse(token)
+    books.do(Stopping())
+    assert books.messages(Gone)
+    books.refuse(max(books.flying))
+    assert books.closed
+    kept = Books(window_s=300.0)
+    kept.start()
+    kept.connect()
+    kept.do(Stopping())
+    for token in list(kept.flying):
+        kept.refuse(token)
+    assert kept.messages(Gone)
+    kept.acknowledge_all()
+    assert kept.closed
+    assert kept.disk  # for the next start
 
 
 def test_a_broker_that_keeps_refusing_is_asked_less_and_less_often(books):
