@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFTEST = """
+from tests.conftest import pytest_addoption
 from tests.helpers.guards import (
     no_leaked_processes, no_leaked_qt, no_leaked_threads, no_unexpected_warnings_logged,
 )
