@@ -115,6 +115,7 @@ class Leading:
         self._judging = False
         self._woke_at: tuple[float, float] | None = None
         self._dropped = counters.dropped
+        self._held = counters.held
         self._told_dropped = -TELL_EVERY_S
         self._next_rollup = clock.monotonic() + config.rollup_s / 2
         self._next_retention = clock.monotonic() + config.retention_s
@@ -264,6 +265,12 @@ class Leading:
             self.office.step()
         except Exception:  # a bug in a wish must not end the station; the next leader takes that wish again
             log.exception("the office for wishes failed")
+        if self._counters.held > self._held and len(self.intake) < self._config.receive_maximum:
+            # The broker sends what is not acknowledged once more on a new connection, and not before.
+            self._held = self._counters.held
+            log.info("connecting anew for messages there was no room for")
+            self._transport.stop()
+            self._transport.start()
         dropped = self.broker.newly_dropped()
         if dropped:
             text = f"The broker had no room for {dropped} messages and dropped them"

@@ -361,7 +361,11 @@ def measure(name: str, broker: RunningBroker, args: argparse.Namespace) -> list[
             clients.tell(order)
             done = clients.wait("done")
             wanted += done["acked"]
-            wait_until(lambda wanted=wanted: stored(folder) >= wanted, 120, f"{wanted} windows stored")
+            try:
+                wait_until(lambda wanted=wanted: stored(folder) >= wanted, 120, f"{wanted} windows stored")
+            except AssertionError as error:
+                counters = report_after(station)["counters"]
+                raise AssertionError(f"{name}, {run}: {error}; {stored(folder)} are; {counters}") from None
             wall = CLOCK.monotonic() - began
             used = {who: value - before[who] for who, value in cpu(processes).items()}
             count = done["acked"]

@@ -195,7 +195,8 @@ def test_the_lag_is_emptied_when_it_is_read():
 # ------------------------------------------------------------------------------------------------ intake and limits
 
 
-def test_messages_and_jobs_keep_their_order_and_the_queue_its_bound():
+def test_messages_and_jobs_keep_their_order_and_the_queue_its_bounds(monkeypatch):
+    monkeypatch.setattr("fleetui.station.ingest.intake.MOST", 6)
     counters = Counters()
     intake = Intake(ManualClock(), counters, 3)
     ran = []
@@ -203,11 +204,12 @@ def test_messages_and_jobs_keep_their_order_and_the_queue_its_bound():
         intake.offer(Message(f"t{i}", b"", qos=1))
     intake.post(lambda: ran.append("job"))
     intake.offer(Message("beat", b"", qos=0))
-    intake.offer(Message("event", b"", qos=1))
-    assert (counters.received, counters.dropped, counters.held) == (5, 1, 1)
+    for i in range(3, 6):
+        intake.offer(Message(f"t{i}", b"", qos=1))
+    assert (counters.received, counters.dropped, counters.held) == (7, 1, 1)
     items = intake.take(10)
-    assert [i.message.topic for i in items if isinstance(i, Arrival)] == ["t0", "t1", "t2"]
-    items[-1]()
+    assert [i.message.topic for i in items if isinstance(i, Arrival)] == ["t0", "t1", "t2", "t3", "t4"]
+    items[3]()
     assert ran == ["job"]
 
 

@@ -1,5 +1,7 @@
 """A store that is full, rows that it refuses, an ingest thread that dies: nothing acknowledged is lost."""
 
+import threading
+
 import pytest
 
 from fleetui.common.domain.errors import StoreError
@@ -219,3 +221,23 @@ def test_what_the_broker_drops_is_told_and_shown(world):
     assert event.text == "The broker had no room for 7 messages and dropped them"
     assert station.leading.figures()["broker.dropped"] == 10
     assert station.counters.received == 0
+
+
+def test_what_there_was_no_room_for_comes_again(world, monkeypatch):
+    """A broker that sends far more than it was told to: what is held back is fetched with a new connection."""
+    monkeypatch.setattr("fleetui.station.ingest.intake.MOST", 5)
+    station = world.station()
+    device = world.device()
+    device.say(device.speaker.birth())
+    world.run(1)
+    hold, go = threading.Event(), threading.Event()
+    station.leading.intake.post(lambda: (hold.set(), go.wait(30.0)))
+    assert hold.wait(10.0)
+    grow(world, device, 50)
+    world.broker.run_for(1.0)
+    assert station.counters.held > 40
+    go.set()
+    for _ in range(30):  # five at a time
+        world.run(1)
+    assert len(world.windows()) == 50
+    assert world.broker.queued("station") == 0

@@ -4,9 +4,10 @@ The link's thread only appends; the ingest thread takes everything there is. Mes
 arrival. Jobs of the control thread (judge presence, rename a device) travel in the same queue, so that a job sees
 every message that arrived before it.
 
-Unconfirmed (QoS 0) messages beyond ``limit``, or beyond ``BYTES``, are dropped and counted. Confirmed ones cannot
-exceed it, because the broker keeps at most ``receive_maximum`` on their way; should one do so all the same, it is
-left unacknowledged (``held``) and comes again with the next connection.
+Unconfirmed (QoS 0) messages beyond ``limit``, or beyond ``BYTES``, are dropped and counted. Of confirmed ones a
+broker should keep at most ``receive_maximum`` on their way; mosquitto 2.0.11 was seen to send many times as many
+when it has a backlog, so they may take more room. Beyond ``MOST`` and ``MOST_BYTES`` they are left unacknowledged
+and counted (``held``); they come again with the next connection, which the control thread then brings about.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from fleetui.common.link.transport import Message
 from fleetui.station.counters import Counters
 
 BYTES = 64 * 1024 * 1024
+MOST = 250_000
+MOST_BYTES = 256 * 1024 * 1024
 
 
 class Arrival(NamedTuple):
@@ -58,11 +61,12 @@ class Intake:
     def offer(self, message: Message) -> None:
         """From the link: never blocks."""
         self._counters.received += 1
+        count, size = len(self._items), self._bytes_in - self._bytes_out
         if message.qos == 0:
-            if len(self._items) >= self._limit or self._bytes_in - self._bytes_out > BYTES or self._closed:
+            if count >= self._limit or size > BYTES or self._closed:
                 self._counters.dropped += 1
                 return
-        elif len(self._items) >= self._limit or self._closed:
+        elif count >= MOST or size > MOST_BYTES or self._closed:
             self._counters.held += 1
             return
         self._bytes_in += len(message.payload)
