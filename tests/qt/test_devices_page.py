@@ -537,7 +537,7 @@ def test_commands_know_when_they_make_sense(page: DevicesPage) -> None:
     page.table.selectAll()
     pump(lambda: commands.why_not("devices.rename"), "too many devices")
     assert not commands.why_not("devices.remove")
-    menu = page.row_menu(page)
+    menu = page.acting.row_menu(page)
     disabled = {a.text().partition("\t")[0] for a in menu.actions() if not a.isEnabled() and a.text()}
     assert disabled == {"Rename…"}
     assert all(a.toolTip() for a in menu.actions() if not a.isEnabled() and a.text())
@@ -565,7 +565,7 @@ def test_asking_for_a_report_names_all_that_are_selected(page: DevicesPage) -> N
     hints: list[str] = []
     page.context.hinted.connect(hints.append)
     page.table.select_devices(["edge-00002", "edge-00004"])
-    page.ask_report()
+    page.acting.ask_report()
     [wish] = asked(page)
     assert (wish.kind, wish.arguments) == ("device.ask", {"devices": ["edge-00002", "edge-00004"], "ask": "report"})
     taken = page.context.store.write(lambda c: stored_wishes.take(c, "s", 1.0))
@@ -578,7 +578,7 @@ def test_asking_for_a_report_names_all_that_are_selected(page: DevicesPage) -> N
 
 def test_removing_names_what_it_touches_and_asks_once(page: DevicesPage) -> None:
     page.table.select_devices(["edge-00002", "edge-00004", "edge-00006"])
-    page.remove()
+    page.acting.remove()
     dialog = overlay(page, Confirm)
     assert isinstance(dialog, Confirm)
     assert dialog.go.text() == "Remove 3 devices"
@@ -586,22 +586,22 @@ def test_removing_names_what_it_touches_and_asks_once(page: DevicesPage) -> None
     assert dialog.cancel.hasFocus()
     QTest.keyClick(dialog.cancel, Key.Key_Escape)
     assert asked(page) == []
-    page.remove()
+    page.acting.remove()
     dialog = overlay(page, Confirm)
     assert isinstance(dialog, Confirm)
     QTest.keyClick(dialog.go, Key.Key_Return)
     [wish] = asked(page)
     assert wish.arguments == {"devices": ["edge-00002", "edge-00004", "edge-00006"]}
     page.context.settings.set("desk.confirm_destructive", False)
-    page.remove()
+    page.acting.remove()
     assert len(asked(page)) == 2
 
 
 def test_copying(page: DevicesPage) -> None:
     page.table.select_devices(["edge-00004", "edge-00002"])
-    page.copy_ids()
+    page.acting.copy_ids()
     assert QGuiApplication.clipboard().text() == "edge-00002\nedge-00004"
-    page.copy_rows()
+    page.acting.copy_rows()
     text = QGuiApplication.clipboard().text().splitlines()
     assert text[0].split("\t")[:2] == ["Status", "Device"]
     assert [line.split("\t")[1] for line in text[1:]] == ["edge-00002", "edge-00004"]
@@ -610,7 +610,7 @@ def test_copying(page: DevicesPage) -> None:
 def test_what_is_exported_is_what_is_filtered(page: DevicesPage, tmp_path: Path) -> None:
     page.show_filter("status:offline")
     page.model.set_sort("name", descending=True)
-    page.export_to(tmp_path / "out.csv", Form.CSV)
+    page.acting.export_to(tmp_path / "out.csv", Form.CSV)
     settle(page)
     lines = list(csv.reader(io.StringIO((tmp_path / "out.csv").read_text("utf-8"))))
     assert [row[lines[0].index("id")] for row in lines[1:]] == shown(page)
@@ -621,8 +621,8 @@ def test_what_is_exported_is_what_is_filtered(page: DevicesPage, tmp_path: Path)
 
 
 def test_columns_are_chosen_ordered_and_remembered(page: DevicesPage) -> None:
-    page._open_columns()
-    panel = page._columns
+    page.looking.open_columns()
+    panel = page.looking.panel
     assert panel.ticked() == page.model.column_names
     panel._search.setText("firm")
     visible = [panel.list.item(i) for i in range(panel.list.count()) if not panel.list.item(i).isHidden()]
@@ -658,8 +658,8 @@ def test_dragged_columns_and_widths_are_kept(page: DevicesPage) -> None:
 def test_views_are_saved_applied_changed_and_deleted(page: DevicesPage) -> None:
     page.show_filter("status:offline and site:berlin")
     page.model.set_sort("cpu", descending=True)
-    page._set_columns(("id", "cpu", "seen"))
-    page.save_view()
+    page.looking.set_columns(("id", "cpu", "seen"))
+    page.looking.save_view()
     dialog = overlay(page, Ask)
     assert isinstance(dialog, Ask)
     dialog.line.setText("Down in Berlin")
@@ -674,27 +674,27 @@ def test_views_are_saved_applied_changed_and_deleted(page: DevicesPage) -> None:
         True,
     )
     assert page.view_menu.text() == "Down in Berlin"
-    page.leave_view()
+    page.looking.leave_view()
     assert page.view_menu.text() == "Views"
     assert page.model.column_names == Looks().columns
-    page.apply_view(view)
-    assert page.looks() == Looks.of(view)
+    page.looking.apply_view(view)
+    assert page.looking.now() == Looks.of(view)
     page.show_filter("status:offline")
     assert page.view_menu.text() == "Down in Berlin •"
     menu = page.view_menu.build()
     assert "Update “Down in Berlin”" in [a.text() for a in menu.actions()]
     menu.deleteLater()
-    page.update_view(view)
+    page.looking.update_view(view)
     settle(page)
     assert page.view_menu.text() == "Down in Berlin"
-    page.rename_view(view)
+    page.looking.rename_view(view)
     dialog = overlay(page, Ask)
     assert isinstance(dialog, Ask)
     dialog.line.setText("Down")
     dialog.go.click()
     settle(page)
     assert [v.name for v in page.views.all()] == ["Down"]
-    page.delete_view(page.views.all()[0])
+    page.looking.delete_view(page.views.all()[0])
     confirm = overlay(page, Confirm)
     assert isinstance(confirm, Confirm)
     confirm.go.click()

@@ -1,47 +1,42 @@
 """The devices page: filter, chips, table, drawer, and what can be done with what is selected.
 
-It puts the parts together and holds no figures: cells come from the device table, order from a view of it, what is
-saved from ``app/views.py``. Rows are put where they now belong at a calm pace (a setting) and never while somebody
-drags, scrolls or has a menu open. Main thread only.
+It puts the parts together and holds no figures: cells come from the device table, order from a view of it. What is
+done with devices stands in ``acting.py``, how the table looks in ``looking.py``. Rows are put where they now belong
+at a calm pace (a setting) and never while somebody drags or scrolls. Main thread only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import QPoint, Qt, QTimer, Slot
+from PySide6.QtCore import Qt, QTimer, Slot
 from PySide6.QtGui import QGuiApplication, QKeyEvent
-from PySide6.QtWidgets import QFileDialog, QFrame, QMenu, QSplitter, QStackedWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QSplitter, QStackedWidget, QVBoxLayout
 
 from fleetui.common.domain.filters import Filter, FilterError, device_rule, parse
-from fleetui.desk.app import export
 from fleetui.desk.app.columns import Applied
 from fleetui.desk.app.commands import Command
-from fleetui.desk.app.export import Form
 from fleetui.desk.app.notices import Level
-from fleetui.desk.app.operations import Operation
 from fleetui.desk.app.order import passing
-from fleetui.desk.app.settings_list import CONFIRM, DENSITY, RESORT_S
-from fleetui.desk.app.shown import FIRST, offered
+from fleetui.desk.app.settings_list import DENSITY, RESORT_S
 from fleetui.desk.app.text import plural
-from fleetui.desk.app.views import Looks, Views
+from fleetui.desk.app.views import Views
 from fleetui.desk.ui import preload
 from fleetui.desk.ui.context import DeskContext, Page
 from fleetui.desk.ui.models.devices_model import DevicesModel
 from fleetui.desk.ui.pages.devices import acts
+from fleetui.desk.ui.pages.devices.acting import Acting
 from fleetui.desk.ui.pages.devices.chips import ChipRow
-from fleetui.desk.ui.pages.devices.columnpanel import ColumnPanel
-from fleetui.desk.ui.pages.devices.dialogs import Ask, Confirm
 from fleetui.desk.ui.pages.devices.filterfield import FilterField
+from fleetui.desk.ui.pages.devices.looking import Looking
 from fleetui.desk.ui.pages.devices.table import DevicesTable
 from fleetui.desk.ui.pages.devices.viewmenu import ViewMenu
 from fleetui.desk.ui.palette import keys, translate
 from fleetui.desk.ui.widgets.basic import Button, label, row
 from fleetui.desk.ui.widgets.card import TONES
 from fleetui.desk.ui.widgets.empty import EmptyState
-from fleetui.store.records import Changes, SavedView, Wish, WishState
+from fleetui.store.records import Changes
 
 if TYPE_CHECKING:
     from fleetui.desk.ui.pages.devices.drawer import DeviceDrawer
@@ -68,10 +63,9 @@ class DevicesPage(Page):
         self._sorted_at = -1e9
         self._loading = False
         self._counts_due = True
-        self._view: SavedView | None = None
         self.views = Views(self.page_id, lambda: context.wishes.operator)
         self.views.take(Changes(seq=0, views=tuple(context.views.values())))
-        looks = self._recalled()
+        looks = Looking.recalled(context.settings)
         self.model = DevicesModel(context.table, context.clock, lambda s: theme.look(s).word, looks.columns, self)
         self.model.set_sort(looks.sort, descending=looks.descending)
         self.filter = FilterField(theme, self._words)
@@ -83,10 +77,11 @@ class DevicesPage(Page):
         self.table.set_widths(context.settings.recall("devices.widths", {}) or {})
         self.table.set_density(context.settings.get(DENSITY))
         self._drawer: DeviceDrawer | None = None
+        self.acting = Acting(self)
+        self.looking = Looking(self)
         self.view_menu = ViewMenu(self, theme)
         self.columns_button = Button(theme, self.tr("Columns"), icon="columns")
         self.export_button = Button(theme, self.tr("Export"), icon="download")
-        self._columns = ColumnPanel(self, theme, FIRST)
         self._count = label("", "small", "muted")
         self._wrong = label("", "small", "bad", wrap=True)
         self._wrong.hide()
@@ -173,13 +168,12 @@ class DevicesPage(Page):
         self.chips.preset.connect(self._preset)
         self.table.opened.connect(self.open_device)
         self.table.chosen.connect(self._selection_changed)
-        self.table.looks_changed.connect(self._looks_changed)
+        self.table.looks_changed.connect(self.looking.keep)
         self.table.typed.connect(self._type_on)
-        self.table.customContextMenuRequested.connect(self._context_menu)
+        self.table.customContextMenuRequested.connect(self.acting.context_menu)
         self.table.verticalScrollBar().valueChanged.connect(self._touched)
-        self.columns_button.clicked.connect(self._open_columns)
-        self.export_button.clicked.connect(self._open_export)
-        self._columns.changed.connect(self._set_columns)
+        self.columns_button.clicked.connect(self.looking.open_columns)
+        self.export_button.clicked.connect(self.acting.open_export)
         self._sort_now.clicked.connect(self.sort_now)
         self._splitter.splitterMoved.connect(self._drawer_resized)
         self.model.modelReset.connect(self._draw_state)
@@ -192,7 +186,7 @@ class DevicesPage(Page):
         context.theme.changed.connect(self._theme_changed)
         forget = context.settings.observe(self._setting_changed, DENSITY.key)
         self.destroyed.connect(lambda: forget())
-        self.views.on_changed(self._views_changed)
+        self.views.on_changed(self.view_menu.refresh)
 
     @property
     def drawer(self) -> DeviceDrawer:
@@ -200,10 +194,10 @@ class DevicesPage(Page):
         if self._drawer is None:
             from fleetui.desk.ui.pages.devices.drawer import DeviceDrawer
 
-            made = self._drawer = DeviceDrawer(self.context, self.row_menu)
+            made = self._drawer = DeviceDrawer(self.context, self.acting.row_menu)
             made.hide()
             made.closed.connect(self.close_drawer)
-            made.acted.connect(self._act)
+            made.acted.connect(self.acting.run)
             made.filtered.connect(self._list_others)
             self._splitter.addWidget(made)
             self._splitter.setStretchFactor(1, 0)
@@ -219,19 +213,13 @@ class DevicesPage(Page):
             "devices.clear_filter": self.filter.clear_filter,
             "devices.open": lambda: self.open_device(self.selection()[0]),
             "devices.close": self.close_drawer,
-            "devices.ask_report": self.ask_report,
-            "devices.rename": self.rename,
-            "devices.copy_id": self.copy_ids,
-            "devices.copy": self.copy_rows,
-            "devices.remove": self.remove,
-            "devices.save_view": self.save_view,
-            "devices.columns": self._open_columns,
             "devices.sort_now": self.sort_now,
-            "devices.export_csv": lambda: self._export_asked(Form.CSV),
-            "devices.export_json": lambda: self._export_asked(Form.JSON),
+            "devices.save_view": self.looking.save_view,
+            "devices.columns": self.looking.open_columns,
         }
         for name, function in table.items():
             self.context.commands.bind(name, function)
+        self.acting.bind()
 
     # ------------------------------------------------------------ coming and going
 
@@ -242,7 +230,7 @@ class DevicesPage(Page):
         if "view" in where:
             view = self.views.get(str(where["view"]))
             if view is not None:
-                self.apply_view(view)
+                self.looking.apply_view(view)
         if "filter" in where:
             self.show_filter(str(where["filter"]))
         if where.get("device"):
@@ -517,277 +505,3 @@ class DevicesPage(Page):
             self.close_drawer()
             return
         super().keyPressEvent(event)
-
-    # ------------------------------------------------------------ acts
-
-    @Slot(str)
-    def _act(self, command: str) -> None:
-        self.context.commands.run(command)
-
-    def row_menu(self, parent: QWidget) -> QMenu:
-        """What can be done with the selection; what cannot says why."""
-        commands, menu = self.context.commands, QMenu(parent)
-        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        menu.setToolTipsVisible(True)
-        for name in acts.MENU:
-            if not name:
-                menu.addSeparator()
-                continue
-            command = next(each for each in acts.COMMANDS if each.id == name)
-            icon = self.context.theme.icon(command.icon, "bad" if command.destructive else "muted")
-            action = menu.addAction(icon, translate(command.title))
-            if command.shortcut:
-                action.setText(f"{translate(command.title)}\t{keys(command.shortcut)}")
-            why = commands.why_not(name) if name in commands else ""
-            action.setEnabled(not why)
-            action.setToolTip(translate(why))
-            action.triggered.connect(lambda _=False, name=name: self._act(name))
-        return menu
-
-    @Slot(QPoint)
-    def _context_menu(self, point: QPoint) -> None:
-        if not self.table.selected_positions():
-            return
-        inside = self.table.viewport().rect().contains(point) and self.table.indexAt(point).isValid()
-        where = self.table.viewport().mapToGlobal(point) if inside else self.table.menu_point()
-        self.row_menu(self.table).popup(where)
-
-    @Slot()
-    def ask_report(self) -> None:
-        devices = self.selection()
-        if devices:
-            words = self.tr("Ask {0} to report").format(acts.touched(self.context.table, devices))
-            self._wish("device.ask", {"devices": devices, "ask": "report"}, words)
-
-    @Slot()
-    def rename(self) -> None:
-        device = self.selection()[0]
-        found = self.context.table.get(device)
-        if found is None:
-            return
-        Ask(
-            self,
-            self.context.theme,
-            self.tr("Rename {0}").format(device),
-            self.tr("Name"),
-            self.tr("Rename"),
-            acts.device_name,
-            lambda name, _: self._wish(
-                "device.rename",
-                {"device": device, "name": name},
-                self.tr("Rename {0} to “{1}”").format(device, name),
-            ),
-            text=found.name,
-            hint=self.tr("Empty: the name that the device reports"),
-        ).open()
-
-    @Slot()
-    def remove(self) -> None:
-        devices = self.selection()
-        if not devices:
-            return
-        table = self.context.table
-        what = acts.touched(table, devices)
-        words = self.tr("Remove {0}").format(what)
-
-        def act() -> None:
-            self._wish("device.remove", {"devices": devices}, words)
-
-        if not self.context.settings.get(CONFIRM):
-            act()
-            return
-        text = self.tr(
-            "What is known of {0} is forgotten, with its history. A device that reports again later appears as new."
-        ).format(what)
-        living = acts.alive(table, devices)
-        if living:
-            one = self.tr("It is online") if len(devices) == 1 else self.tr("1 of them is online")
-            who = one if living == 1 else self.tr("{0} of them are online").format(f"{living:,}")
-            text += " " + self.tr("{0} and will be back with the next report.").format(who)
-        verb = self.tr("Remove {0}").format(plural(len(devices), self.tr("device"), self.tr("devices")))
-        Confirm(self, self.context.theme, self.tr("Remove {0}?").format(what), text, verb, act).open()
-
-    def _wish(self, kind: str, arguments: dict[str, Any], words: str) -> None:
-        """Asks the station, and says how it went."""
-        self.context.hint(self.tr("{0} …").format(words))
-        self.context.wishes.ask(kind, arguments, words, on_end=lambda wish: self._wish_ended(wish, words))
-
-    def _wish_ended(self, wish: Wish, words: str) -> None:
-        if wish.state is WishState.DONE:
-            self.context.hint(self.tr("{0}: done").format(words))
-
-    @Slot()
-    def copy_ids(self) -> None:
-        devices = self.selection()
-        QGuiApplication.clipboard().setText("\n".join(devices))
-        count = plural(len(devices), self.tr("device id"), self.tr("device ids"))
-        self.context.hint(self.tr("Copied {0}").format(count))
-
-    @Slot()
-    def copy_rows(self) -> None:
-        table = self.context.table
-        rows = [table.row_of(device) for device in self.selection()]
-        text = export.as_text(table, self.model.columns, rows, self.context.clock.now())
-        QGuiApplication.clipboard().setText(text)
-        self.context.hint(self.tr("Copied {0}").format(plural(len(rows), self.tr("row"), self.tr("rows"))))
-
-    # ------------------------------------------------------------ export
-
-    @Slot()
-    def _open_export(self) -> None:
-        menu = QMenu(self)
-        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        for name in ("devices.export_csv", "devices.export_json"):
-            command = next(each for each in acts.COMMANDS if each.id == name)
-            text = translate(command.title) + (f"\t{keys(command.shortcut)}" if command.shortcut else "")
-            menu.addAction(self.context.theme.icon(command.icon, "muted"), text).triggered.connect(
-                lambda _=False, name=name: self._act(name)
-            )
-        below = self.export_button
-        menu.popup(below.mapToGlobal(below.rect().bottomLeft() + QPoint(0, 4)))
-
-    def _export_asked(self, form: Form) -> None:
-        kinds = {Form.CSV: self.tr("Table (*.csv)"), Form.JSON: self.tr("JSON (*.json)")}
-        name, _ = QFileDialog.getSaveFileName(self, self.tr("Export devices"), f"devices.{form}", kinds[form])
-        if name:
-            self.export_to(Path(name), form)
-
-    def export_to(self, path: Path, form: Form) -> None:
-        """What is shown: the rows of the filter, all of them, in their order and columns."""
-        taken = export.extract(self.context.table, self._columns_in_order(), self.model.view.order)
-        work = Operation(self.tr("Export devices"), lambda: export.write(taken, path, form))
-        work.on_done(
-            lambda count: self.context.hint(
-                self.tr("{0} written to {1}").format(
-                    plural(count, self.tr("device"), self.tr("devices")), path.name
-                )
-            )
-        ).start(self.context.operations)
-
-    def _columns_in_order(self) -> list[Any]:
-        by_name = {column.name: column for column in self.model.columns}
-        return [by_name[name] for name in self.table.shown_order()]
-
-    # ------------------------------------------------------------ columns and views
-
-    @Slot()
-    def _open_columns(self) -> None:
-        self._columns.show_columns(offered(self.context.table), self.table.shown_order())
-        self._columns.open_at(self.columns_button)
-
-    @Slot(tuple)
-    def _set_columns(self, names: tuple[str, ...]) -> None:
-        self._lay_out(names)
-        self._looks_changed()
-
-    def _lay_out(self, names: tuple[str, ...]) -> None:
-        self.model.set_columns(names)
-        header = self.table.horizontalHeader()
-        # Dragging moved sections; the new columns come in their own order.
-        for i in range(header.count()):
-            header.moveSection(header.visualIndex(i), i)
-        self.table.fit_columns()
-        self.table.show_sort()
-
-    def looks(self) -> Looks:
-        """How the table looks now, as a view would keep it."""
-        model = self.model
-        return Looks(self.filter.filter.canonical, self.table.shown_order(), model.sort_name, model.view.descending)
-
-    def _recalled(self) -> Looks:
-        """As it was when the window was last closed."""
-        kept = self.context.settings.recall("devices.looks", {})
-        try:
-            return Looks.of(
-                SavedView(
-                    "", "", "devices", "", tuple(kept["columns"]), str(kept["sort"]), bool(kept["descending"])
-                )
-            )
-        except (KeyError, TypeError):
-            return Looks()
-
-    @Slot()
-    def _looks_changed(self) -> None:
-        now = self.looks()
-        self.context.settings.remember(
-            "devices.looks", {"columns": list(now.columns), "sort": now.sort, "descending": now.descending}
-        )
-        self.context.settings.remember("devices.widths", self.table.widths)
-        self.view_menu.refresh()
-
-    @property
-    def current_view(self) -> SavedView | None:
-        """The saved view that was applied last, in its stored form; None after it was deleted."""
-        return self.views.get(self._view.id) if self._view is not None else None
-
-    def apply_view(self, view: SavedView) -> None:
-        looks = Looks.of(view)
-        self._view = view
-        self._lay_out(looks.columns)
-        self.model.set_sort(looks.sort, descending=looks.descending)
-        self.table.show_sort()
-        self.show_filter(view.filter)
-        self._looks_changed()
-
-    def leave_view(self) -> None:
-        """The usual table again."""
-        self._view = None
-        self._lay_out(FIRST)
-        self.model.set_sort("id", descending=False)
-        self.table.show_sort()
-        self.filter.clear_filter()
-        self._looks_changed()
-
-    @Slot()
-    def save_view(self) -> None:
-        def act(name: str, shared: bool) -> None:
-            view = self.views.new(name, self.looks(), shared=shared)
-            self._view = view
-            self.views.save(view, self.context.store).start(self.context.operations)
-            self.context.hint(self.tr("Saved as “{0}”").format(name))
-
-        Ask(
-            self,
-            self.context.theme,
-            self.tr("Save as view"),
-            self.tr("Name"),
-            self.tr("Save"),
-            self.views.check_name,
-            act,
-            hint=self.tr("Offline in Berlin"),
-            tick=self.tr("For everybody who uses this store"),
-        ).open()
-
-    def update_view(self, view: SavedView) -> None:
-        self.views.save(self.views.updated(view, self.looks()), self.context.store).start(self.context.operations)
-        self.context.hint(self.tr("“{0}” is up to date").format(view.name))
-
-    def rename_view(self, view: SavedView) -> None:
-        Ask(
-            self,
-            self.context.theme,
-            self.tr("Rename view"),
-            self.tr("Name"),
-            self.tr("Rename"),
-            lambda text: self.views.check_name(text, besides=view.id),
-            lambda name, _: self.views.save(self.views.renamed(view, name), self.context.store).start(
-                self.context.operations
-            ),
-            text=view.name,
-        ).open()
-
-    def delete_view(self, view: SavedView) -> None:
-        def act() -> None:
-            self.views.delete(view, self.context.store).start(self.context.operations)
-
-        if not self.context.settings.get(CONFIRM):
-            act()
-            return
-        text = self.tr("The filter, columns and order under this name are forgotten. Devices are not touched.")
-        if view.shared:
-            text += " " + self.tr("It goes for everybody who uses this store.")
-        title = self.tr("Delete the view “{0}”?").format(view.name)
-        Confirm(self, self.context.theme, title, text, self.tr("Delete view"), act).open()
-
-    def _views_changed(self) -> None:
-        self.view_menu.refresh()

@@ -31,12 +31,12 @@ class ViewMenu(Button):
     @property
     def changed(self) -> bool:
         """Whether the table differs from the view that was applied."""
-        view = self._page.current_view
-        return view is not None and Looks.of(view) != self._page.looks()
+        view = self._page.looking.current_view
+        return view is not None and Looks.of(view) != self._page.looking.now()
 
     @Slot()
     def refresh(self) -> None:
-        view = self._page.current_view
+        view = self._page.looking.current_view
         if view is None:
             text = name = self.tr("Views")
         else:
@@ -53,13 +53,13 @@ class ViewMenu(Button):
         menu = QMenu(self)
         menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         menu.setToolTipsVisible(True)
-        current = page.current_view
+        current = page.looking.current_view
         views = page.views.all()
         for view in views:
             mark = "check" if current is not None and view.id == current.id else "star"
             action = menu.addAction(theme.icon(mark, "muted"), view.name.replace("&", "&&"))
             action.setToolTip(view.filter or self.tr("All devices"))
-            action.triggered.connect(lambda _=False, view=view: page.apply_view(view))
+            action.triggered.connect(lambda _=False, view=view: page.looking.apply_view(view))
         if not views:
             menu.addAction(self.tr("No saved views yet")).setEnabled(False)
         menu.addSeparator()
@@ -70,17 +70,17 @@ class ViewMenu(Button):
             action.setToolTip(translate(rule.description))
             action.triggered.connect(lambda _=False, text=rule.text: page.show_filter(text))
         usual = menu.addAction(theme.icon("undo", "muted"), self.tr("Usual table"))
-        usual.triggered.connect(lambda _=False: page.leave_view())
+        usual.triggered.connect(lambda _=False: page.looking.leave_view())
         menu.addSeparator()
         save = menu.addAction(theme.icon("save", "muted"), self.tr("Save as view…") + f"\t{keys('Ctrl+S')}")
-        save.triggered.connect(lambda _=False: page.save_view())
+        save.triggered.connect(lambda _=False: page.looking.save_view())
         if current is not None:
             mine = page.views.mine(current)
             name = current.name.replace("&", "&&")
             for text, icon, function, enabled in (
-                (self.tr("Update “{0}”"), "check", page.update_view, mine and self.changed),
-                (self.tr("Rename “{0}”…"), "tag", page.rename_view, mine),
-                (self.tr("Delete “{0}”…"), "trash", page.delete_view, mine),
+                (self.tr("Update “{0}”"), "check", page.looking.update_view, mine and self.changed),
+                (self.tr("Rename “{0}”…"), "tag", page.looking.rename_view, mine),
+                (self.tr("Delete “{0}”…"), "trash", page.looking.delete_view, mine),
             ):
                 action = menu.addAction(theme.icon(icon, "muted"), text.format(name))
                 action.setEnabled(enabled)
