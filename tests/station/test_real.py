@@ -11,7 +11,7 @@ from fleetui.store import devices, events
 from fleetui.store.store import Store
 from fleetui.store.tables import device as device_table
 from fleetui.store.tables import inference_window
-from tests.helpers.broker import running_broker, running_mosquitto
+from tests.helpers.broker import Pki, running_broker, running_mosquitto
 from tests.helpers.station_process import Publishers, running_station
 from tests.helpers.wait import wait_until
 
@@ -225,6 +225,28 @@ def test_a_broker_that_comes_back_on_another_port_is_found(tmp_path):
         broker.start()
         station.wait_leading()
         assert broker.port != before
+
+
+def test_with_a_certificate_over_tls(tmp_path):
+    pki = Pki(tmp_path / "pki")
+    with running_broker(tmp_path, tls=pki) as broker:
+        cert, key = pki.client("station")
+        files = ["--ca", str(pki.ca), "--cert", str(cert), "--key", str(key), "--fleet", "test"]
+        url = f"mqtts://localhost:{broker.tls_port}"
+        with running_station(broker.folder, "--broker", url, *files) as station:
+            station.wait_leading()
+            publishers = Publishers(broker, 2)
+            publishers.wait_online()
+            speak(publishers, 3)
+            publishers.wait_acked()
+            wanted = keys(publishers.acked)
+            publishers.close()
+            wait_until(lambda: wanted <= windows_of(broker.folder), 20, "everything stored")
+        other, other_key = pki.client("dev000")
+        files[3], files[5] = str(other), str(other_key)
+        with running_station(broker.folder, "--broker", url, *files) as station:
+            refused = station.wait_for("state", link="refused")
+            assert "client id" in refused["reason"]
 
 
 def test_without_a_broker_anywhere_it_says_what_to_do(tmp_path):

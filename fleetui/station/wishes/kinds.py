@@ -19,7 +19,7 @@ connection, or books.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -252,7 +252,3 @@ KINDS: dict[str, Kind] = {
     "device.decommission": _lifecycle(LifecycleEvent.DECOMMISSION, "decommissioned"),
     "device.ask": _ask,
 }
-
-
-def names() -> Sequence[str]:
-    return sorted(KINDS)

@@ -83,10 +83,6 @@ class Office:
         self._answers: deque[Reply] = deque()
         self._unended: list[tuple[Wish, WishState, str]] = []  # the store did not take their end yet
 
-    @property
-    def busy(self) -> bool:
-        return self._under_way is not None or bool(self._asked or self._again or self._unended)
-
     def answered(self, reply: Reply) -> None:
         """From the ingest thread: a device has answered."""
         self._answers.append(reply)
