@@ -17,7 +17,7 @@ from fleetui.common.domain.clock import ScaledClock
 from fleetui.common.domain.errors import ConfigError
 from fleetui.common.domain.states import ChildState
 from fleetui.desk.app import commandlines
-from fleetui.desk.app.demo import BEAT_S, Demo, DemoOptions, History
+from fleetui.desk.app.demo import BEAT_S, KEEP_S, Demo, DemoOptions, History
 from fleetui.desk.app.instance import BROKER, SIMULATOR, STATION, Instance
 from fleetui.desk.app.settings import Settings
 from fleetui.desk.app.supervise import Note
@@ -188,6 +188,17 @@ def test_a_demo_is_the_same_again_and_its_time_stands_still_meanwhile(base: Path
     assert 0 <= again.clock.now() - stood < 10, "fleet time stands still until there is a fleet"
     assert again.status.rate == 30
     assert Demo.open(folder, DemoOptions(devices=9)).devices == 9
+
+
+def test_a_demo_whose_desk_was_killed_never_goes_back_in_time(base: Path) -> None:
+    folder = BaseDir.at(base)
+    Demo.open(folder, DemoOptions(rate=100.0)).close()
+    noted = demo_json(base)
+    assert noted["clean"] is True
+    (folder.root / "demo.json").write_text(json.dumps(noted | {"clean": False}))
+    killed = Demo.open(folder, DemoOptions())
+    assert killed.clock.now() >= float(str(noted["fleet"])) + 2 * KEEP_S * 100.0
+    killed.close()
 
 
 @pytest.mark.logs_warnings("cannot be used")

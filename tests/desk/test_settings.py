@@ -15,7 +15,7 @@ from fleetui.desk.app.setting import Choice, Setting
 from fleetui.desk.app.settings import Settings, docs_table
 from fleetui.desk.app.settings_list import BEAT_S, BROKER_URL, CONFIRM, REFRESH_HZ, SETTINGS, THEME
 
-DOCS = Path(__file__).parents[2] / "docs" / "settings.md"
+DOCS = Path(__file__).parents[2] / "resources" / "docs" / "settings.md"
 
 
 def settings_in(folder: Path, **values: object) -> Settings:
@@ -202,7 +202,9 @@ def test_every_setting_is_declared_whole() -> None:
 
 
 def test_the_documents_list_every_setting() -> None:
-    assert DOCS.read_text("utf-8") == docs_table(), "run: python -m fleetui.desk.app.settings > docs/settings.md"
+    assert DOCS.read_text("utf-8") == docs_table(), (
+        "run: python -m fleetui.desk.app.settings > resources/docs/settings.md"
+    )
 
 
 def test_groups_hold_every_setting_once() -> None:

@@ -40,6 +40,7 @@ WEEK_H = 168
 PAST_BEAT_S, PAST_WINDOW_S = 1800, 3600
 FLEET = "demo"
 SLOWEST = 0.01  # what a clock calls standing still
+KEEP_S = 2.0  # how often fleet time is noted, for a desk that is killed
 RECORDER, REPLAY = "recorder", "replay"
 
 
@@ -75,6 +76,7 @@ class DemoState:
     fleet: float  # fleet time when it was last written
     began: float = 0.0  # fleet time of the first start: where the recorded past ends
     history: str = History.NONE
+    clean: bool = False  # the desk was closed; after a kill fleet time had gone on since this was written
     version: int = 1
 
 
@@ -141,6 +143,9 @@ class Demo:
             rate=options.rate,
             fleet=0.0,
         )
+        if kept is not None and not kept.clean:
+            # Fleet time never goes back: what it may have gained since it was last noted is added.
+            state = replace(state, fleet=state.fleet + 2 * KEEP_S * state.rate)
         if state.history in {History.RECORDING, History.WAITING, History.READING, History.FAILED}:
             state = replace(state, history=History.NONE)  # it was interrupted; reading twice changes nothing
         return cls(base, state, history=options.history)
@@ -250,6 +255,8 @@ class Demo:
         if note.name == "simulator" and note.line.get("kind") == "stats":
             with self._lock:
                 self._said = {k: v for k, v in note.line.items() if k != "kind"}
+            if self.clock.monotonic() - self._kept_at >= KEEP_S:
+                self._keep()
         if note.name in {RECORDER, REPLAY} and note.line.get("kind") == "progress":
             with self._lock:
                 self._share = float(note.line.get("share", -1.0))
@@ -342,21 +349,18 @@ class Demo:
 
     # ------------------------------------------------------------ keeping
 
-    def _keep(self) -> None:
+    def _keep(self, *, clean: bool = False) -> None:
+        self._kept_at = self.clock.monotonic()
         with self._lock:
-            state = replace(self._state, fleet=self._scaled.now(), history=str(self._history))
+            state = replace(self._state, fleet=self._scaled.now(), history=str(self._history), clean=clean)
             if self._history is History.UNWANTED:
                 state.history = History.NONE
             self._state = state
             text = json.dumps(asdict(state), indent=2) + "\n"
         write_file(self._base.root / "demo.json", text.encode(), private=False)
 
-    def tick(self) -> None:
-        """Now and then: notes where fleet time stands, for a desk that is killed."""
-        self._keep()
-
     def close(self) -> None:
-        self._keep()
+        self._keep(clean=True)
 
 
 def _done(note: Note) -> bool:
@@ -376,6 +380,7 @@ def _kept(path: Path) -> DemoState | None:
             fleet=float(data["fleet"]),
             began=float(data["began"]),
             history=History(data["history"]),
+            clean=bool(data.get("clean", False)),
         )
     except FileNotFoundError:
         return None

@@ -1,6 +1,7 @@
 """The desk's settings: declared once, as data (``settings_list.py``), and kept in one JSON file.
 
-The settings page, the documentation (``docs/settings.md``) and validation all derive from the declarations.
+The settings page, the documentation (``resources/docs/settings.md``) and validation derive from the
+declarations.
 The file holds only what differs from the default; keys that this program does not know are kept as they are,
 so that an older desk does not erase a newer one's.
 
@@ -188,7 +189,7 @@ class Settings:
 
 
 def docs_table(declared: tuple[Setting[Any], ...] = SETTINGS) -> str:
-    """The settings as a Markdown page: the source of ``docs/settings.md``."""
+    """The settings as a Markdown page: the source of ``resources/docs/settings.md``."""
     lines = [
         "# Settings", "",
         "Generated from `fleetui/desk/app/settings.py`. Kept in `settings.json` of the base folder.", "",
