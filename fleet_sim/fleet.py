@@ -48,6 +48,7 @@ Listener = Callable[[str, dict[str, object]], None]  # what happened, in words a
 BEFORE_END_S = 0.002  # rows of a window are told this long before it ends
 ROUNDING_S = 1e-3  # a deadline less than this away is here: device time and fleet time do not add up exactly
 MOST_ROWS = 1024  # a device is given in one go
+AT_ONCE = 250  # devices that boot or stop in one go, so that thousands do not keep the loop from everything else
 CELLS = 1 << 16  # rows that are drawn in one go, over all devices
 RESTLESS_S = 1.0  # how often faults that move with time are looked at, in fleet time
 WILL_DELAY_S = 2
@@ -107,6 +108,7 @@ class Fleet:
         self._world_at = math.inf
         self._looked_at = -math.inf
         self._timer: Cancellable | None = None
+        self.booting = False  # not all that should be on are
         self.stopping = False
         self._left = 0
         self._on_stopped: Callable[[], None] | None = None
@@ -133,10 +135,15 @@ class Fleet:
         alive = [device for device in self.devices if device.on]
         self._left = len(alive)
         self._timer = self._driver.call_later(self.options.stop_within_s, self._stop_now)
-        for device in alive:
-            device.step(Stopping())
+        self._ask_to_stop(alive)
         if not alive:
             self._stopped()
+
+    def _ask_to_stop(self, devices: list[Device]) -> None:
+        for device in devices[:AT_ONCE]:
+            device.step(Stopping())
+        if len(devices) > AT_ONCE:
+            self._driver.call_later(0.0, self._ask_to_stop, devices[AT_ONCE:])
 
     def _stop_now(self) -> None:
         for device in self.devices:
@@ -281,20 +288,26 @@ class Fleet:
         self._set_conditions(self.faults.conditions(now), now)
         restarts = self._habits.advance(now)
         wanted = self._habits.powered
-        for position in np.flatnonzero(wanted != np.array([d.on for d in self.devices])):
+        turned = np.flatnonzero(wanted != np.array([d.on for d in self.devices]))
+        self.booting = len(turned) > AT_ONCE
+        for position in turned[:AT_ONCE]:
             if wanted[position]:
                 self._boot(int(position), now, "power-on" if self.devices[position].boots else "start")
             else:
                 self._power_off(int(position))
         looped = self.faults.reboots(self._looked_at, now)
         for position in restarts:
-            self._reboot(int(position), now, "update")
+            if self.devices[position].on:
+                self._reboot(int(position), now, "update")
         if len(looped):
             for position in np.flatnonzero(np.isin(self.members, looped) & wanted):
-                self._reboot(int(position), now, "watchdog")
+                if self.devices[position].on:
+                    self._reboot(int(position), now, "watchdog")
         self._set_links()
         self._looked_at = now
         self._world_at = min(self._timeline.next_at, self._habits.next_at, self.faults.next_end())
+        if self.booting:
+            self._world_at = now
         if self.faults.restless:
             self._world_at = min(self._world_at, now + RESTLESS_S)
 

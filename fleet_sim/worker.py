@@ -175,7 +175,7 @@ class Worker:
         connected = self.fleet.totals.connected
         if self.fleet.stopping:
             return
-        if connected >= self.fleet.reachable():
+        if connected >= self.fleet.reachable() and not self.fleet.booting:
             seconds = round(self._clock.monotonic() - self._began, 2)
             self._say("state", state="connected", devices=connected, seconds=seconds)
         else:

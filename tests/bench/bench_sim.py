@@ -33,7 +33,7 @@ from fleet_sim.options import Options
 from fleet_sim.world.population import make
 from fleet_sim.world.virtual import VirtualFleet
 from fleetui import __version__
-from tests.helpers.broker import Pki, running_broker
+from tests.helpers.broker import Pki, RunningBroker, running_broker
 from tests.helpers.sim import SimProcess, simulator
 
 Figure = dict[str, Any]
@@ -62,6 +62,17 @@ def wait(seconds: float) -> None:
     threading.Event().wait(seconds)
 
 
+def somebody_listens(broker: RunningBroker) -> None:
+    """A station that takes everything and does nothing with it."""
+    client = broker.paho("station", tls=broker.tls is not None)
+    done = threading.Event()
+    client.on_message = lambda *_: None
+    client.on_subscribe = lambda *_: done.set()
+    client.subscribe(f"fleet/{broker.fleet}/up/+/+", qos=1)
+    if not done.wait(10):
+        raise RuntimeError("the broker did not answer the station")
+
+
 def connect(quick: bool) -> list[Figure]:
     """2,000 and 5,000 plain agents at 0.2 messages a second each."""
     found = []
@@ -69,6 +80,7 @@ def connect(quick: bool) -> list[Figure]:
     base: dict[int, int] = {}
     for devices in (10, 2000) if quick else (10, 2000, 5000):
         with tempfile.TemporaryDirectory() as folder, running_broker(Path(folder), fleet="main") as broker:
+            somebody_listens(broker)
             arguments = [
                 *("--devices", str(devices), "--broker", f"mqtt://127.0.0.1:{broker.port}", "--beat", "5"),
                 *("--secret", str(broker.folder / "keys" / "local.secret"), "--quiet-world"),
@@ -102,6 +114,7 @@ def connect(quick: bool) -> list[Figure]:
             figure(f"{name}, messages a second", messages / passed, "messages/s", 0.19 * devices, below=False),
             figure(f"{name}, rows really inferred a second", last["rows"] / (passed + 5), "rows/s"),
             figure(f"{name}, longest turn of the loop", stopped["longest_turn_s"] * 1000, "ms"),
+            figure(f"{name}, reports refused", stopped["refused"], "reports", 0.0),
             figure(f"{name}, reports dropped", stopped["dropped"], "reports", 0.0),
         ]
     return found
@@ -116,6 +129,7 @@ def tls(quick: bool) -> list[Figure]:
             for i in range(devices):
                 pki.client(f"edge-{i + 1:04d}")
             with running_broker(Path(folder), fleet="main", tls=pki) as broker:
+                somebody_listens(broker)
                 url = f"mqtts://127.0.0.1:{broker.tls_port}"
                 arguments = ["--devices", str(devices), "--broker", url, "--certs", str(pki.folder)]
                 with simulator(*arguments, "--quiet-world", "--beat", "5") as sim:
