@@ -326,8 +326,7 @@ def stored(folder: Path, table: str = "inference_window") -> int:
         connection.close()
 
 
-def measure(name: str, broker: RunningBroker, args: argparse.Namespace) -> list[Figure]:
-    folder = Path(tempfile.mkdtemp(prefix="bench-station-"))
+def measure(name: str, broker: RunningBroker, folder: Path, args: argparse.Namespace) -> list[Figure]:
     secret = [] if broker.anonymous else ["--secret", broker.secret.hex()]
     profile = ["--profile", args.profile] if args.profile else []
     station = Child(
@@ -353,7 +352,7 @@ def measure(name: str, broker: RunningBroker, args: argparse.Namespace) -> list[
         runs.append(("flood", f"flood {flood} 3000"))
         wanted = 0
         wait_until(lambda: stored(folder, "device") == args.clients, 60, "births stored")
-        last = report_after(station)
+        last = report_after(station, args.clients)
         for run, order in runs:
             if args.only and run not in args.only:
                 continue
@@ -438,10 +437,10 @@ def main() -> int:
         if args.broker not in {name, "both"}:
             continue
         with (
-            tempfile.TemporaryDirectory(prefix="bench-broker-") as folder,
-            run(Path(folder), fleet=FLEET) as broker,
+            tempfile.TemporaryDirectory(prefix="bench-station-") as folder,
+            run(Path(folder) / "broker", fleet=FLEET) as broker,
         ):
-            figures += measure(name, broker, args)
+            figures += measure(name, broker, Path(folder) / "station", args)
     versions = {"fleetui": __version__, "python": platform.python_version(), "sqlite": sqlite3.sqlite_version}
     if args.json:
         print(json.dumps({"bench": "station", "versions": versions, "figures": figures}))
