@@ -26,7 +26,7 @@ os.environ.setdefault("LANG", "en_US.UTF-8")
 
 collect_ignore = ["bench"]
 if PURE:
-    collect_ignore.append("qt")
+    collect_ignore += ["qt", "workshop"]
     if importlib.util.find_spec("PySide6") is not None:
         raise pytest.UsageError("FLEETUI_PURE=1 asks for an environment without PySide6, but it is installed")
 
@@ -40,9 +40,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if (HERE / "qt") in item.path.parents:
             item.add_marker(pytest.mark.qt)
+        if (HERE / "workshop") in item.path.parents:
+            item.add_marker(pytest.mark.compile)
     if PURE:
-        kept = [i for i in items if not i.get_closest_marker("qt")]
-        if dropped := [i for i in items if i.get_closest_marker("qt")]:
+        kept = [i for i in items if not (i.get_closest_marker("qt") or i.get_closest_marker("compile"))]
+        if dropped := [i for i in items if i not in set(kept)]:
             config.hook.pytest_deselected(items=dropped)
             items[:] = kept
 

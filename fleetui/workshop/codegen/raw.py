@@ -1,0 +1,121 @@
+"""Lowers scheduled TIR to plain C functions: no packed calls, no runtime, nothing that can raise.
+
+A kernel with parameters A, B, C becomes ``void name(float *A, float *B, float *C, int32_t lo, int32_t hi)``; its
+parallel loop, the one annotated ``PARALLEL``, runs over ``lo..hi``. Loads and stores assume the alignment of an
+element only. Pointers do not alias (LLVM is told so): a kernel's output is never one of its inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fleetui.common.domain.errors import BugError
+from fleetui.workshop.kernel import PARALLEL, Kernel
+from fleetui.workshop.target import Target
+
+
+def _schedulable_passes() -> list[Any]:
+    """From blocks to plain loops."""
+    from tvm import s_tir, tirx
+
+    t = s_tir.transform
+    return [
+        t.CanonicalizeLoop(),
+        tirx.transform.LowerInitBlock() if hasattr(tirx.transform, "LowerInitBlock") else t.LowerInitBlock(),
+        t.PlanAndUpdateBufferAllocationLocation(),
+        t.ConvertBlocksToOpaque(),
+        t.CompactBufferAllocation(),
+        t.LowerMatchBuffer(),
+        t.StmtSimplify(),
+        t.LowerOpaqueBlock(),
+    ]
+
+
+def _loop_passes() -> list[Any]:
+    """From plain loops to what LLVM's code generator takes."""
+    from tvm import s_tir, tirx
+
+    return [
+        tirx.transform.FlattenBuffer(),
+        tirx.transform.BF16ComputeLegalize(),
+        tirx.transform.NarrowDataType(32),
+        s_tir.transform.LoopPartition(),
+        tirx.transform.VectorizeLoop(True),
+        tirx.transform.StorageRewrite(),
+        s_tir.transform.HoistIfThenElse(),
+        tirx.transform.UnrollLoop(),
+        s_tir.transform.RenormalizeSplitPattern(),
+        tirx.transform.StmtSimplify(),
+        tirx.transform.RemoveNoOp(),
+        s_tir.transform.RewriteUnsafeSelect(),
+        tirx.transform.CommonSubexprElim(),
+        tirx.transform.BF16StorageLegalize(),
+        tirx.transform.LowerTVMBuiltin(),
+        tirx.transform.LowerIntrin(),
+    ]
+
+
+def lower(kernels: Sequence[Kernel], names: Sequence[str], target: Target) -> Any:
+    """One IRModule with a plain function for each kernel, ready for LLVM."""
+    import tvm
+    from tvm import tirx
+
+    goal = target.tvm()
+    module = tvm.IRModule({n: k.func.with_attr("global_symbol", n) for n, k in zip(names, kernels, strict=True)})
+    module = tirx.transform.BindTarget(goal)(module)
+    module = tvm.transform.Sequential(_schedulable_passes())(module)
+    module = tvm.IRModule({n: _plain(module[n], k) for n, k in zip(names, kernels, strict=True)})
+    config = {"s_tir.LoopPartition": {"partition_const_loop": True, "no_unroll_loop_with_extent_one": True}}
+    with tvm.transform.PassContext(config=config):
+        return tvm.transform.Sequential(_loop_passes())(module)
+
+
+def _plain(func: Any, kernel: Kernel) -> Any:
+    """Pointers for buffers, the wished strides, and ``lo``/``hi`` in the place of the parallel loop's range."""
+    import tvm
+    from tvm import tirx
+    from tvm.ir import PointerType, PrimType
+    from tvm_ffi import structural_map
+
+    lo, hi = tirx.Var("lo", "int32"), tirx.Var("hi", "int32")
+    pointers, declared, renewed = [], [], []
+    for index, old in enumerate(func.params):
+        dtype = str(old.ty.dtype)
+        pointer = tirx.Var(f"{old.name}_p", PointerType(PrimType(dtype)))
+        strides = kernel.strides.get(index)
+        new = tirx.decl_buffer(
+            list(old.ty.shape), dtype, name=old.name, strides=list(strides) if strides is not None else None
+        )
+        pointers.append(pointer)
+        declared.append(tirx.DeclBuffer(new, data=pointer))
+        renewed.append((old, new))
+    found = []
+
+    def buffer(var: Any) -> Any:
+        for old, new in renewed:
+            if var.same_as(old):
+                return new
+        return var
+
+    def loop(loop: Any) -> Any:
+        if PARALLEL not in loop.annotations:
+            return loop
+        found.append(loop)
+        kind = type(loop.loop_var.ty)  # index dtype is kept: int32 or int64
+        del kind
+        cast = (lambda v: v) if str(loop.loop_var.ty.dtype) == "int32" else (lambda v: tirx.Cast("int64", v))
+        return tirx.For(loop.loop_var, cast(lo), cast(hi - lo), tirx.ForKind.SERIAL, loop.body)
+
+    body = structural_map(func.body, [(tvm.ir.Var, buffer), (tirx.For, loop)])
+    if len(found) > 1 or (found == [] and kernel.extent != 1):
+        raise BugError(f"{kernel.key}: {len(found)} parallel loops, extent {kernel.extent}")
+    return tirx.PrimFunc([*pointers, lo, hi], tirx.SeqStmt([*declared, body]), func.ret_type, func.attrs)
+
+
+def object_file(module: Any, target: Target, path: str) -> None:
+    """Write the object (``.o``) of a lowered module."""
+    import tvm
+
+    built = tvm.get_global_func("target.build.llvm")(module, target.tvm())
+    built.write_to_file(path, "o")
