@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from fleetui.workshop.errors import ShapeError, UnsupportedError
-from fleetui.workshop.graph.ir import Array, Graph, Node, Shape, Value, unique_names
+from fleetui.workshop.graph.ir import Array, Graph, Node, Shape, Value, numpy_dtype, unique_names
 from fleetui.workshop.graph.ops import evaluate, infer
 
 FOLD_BYTES = 1 << 26
+KEPT = frozenset({"dequantize", "extern"})
+"""Not folded when constant: narrow weights are to stay narrow, and a plug-in's operator runs on its device."""
 
 
 class Builder:
@@ -46,7 +48,7 @@ class Builder:
 
     def scalar(self, number: float | bool, like: Value) -> Value:
         """A rank-0 constant of another value's dtype."""
-        return self.constant(np.asarray(number).astype(like.dtype))
+        return self.constant(np.asarray(number).astype(numpy_dtype(like.dtype)))
 
     # ------------------------------------------------------------ nodes
 
@@ -63,7 +65,7 @@ class Builder:
                 where = f"at {self.source}: {error.sentence}"
                 raise type(error)(where, error.fix) from error
             raise
-        if inputs and all(v is None or v.data is not None for v in inputs):
+        if inputs and op not in KEPT and all(v is None or v.data is not None for v in inputs):
             folded = self._fold(op, inputs, attrs, types, name)
             if folded is not None:
                 return folded

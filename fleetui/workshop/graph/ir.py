@@ -26,6 +26,15 @@ BITS: dict[str, int] = {
 }  # fmt: skip
 
 
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """The numpy dtype of ours; ``bfloat16`` and the four-bit integers are those of ``ml_dtypes``."""
+    if name in {"bfloat16", "int4", "uint4"}:
+        import ml_dtypes
+
+        return np.dtype(getattr(ml_dtypes, name))
+    return np.dtype(name)
+
+
 @dataclass(slots=True, eq=False)
 class Value:
     """A tensor. ``name`` is unique within its graph; ``data`` makes it a constant (never written to)."""
