@@ -27,6 +27,7 @@ class Temporary:
     name: str
     shape: Shape
     dtype: str
+    per_worker: bool = False
 
 
 @dataclass(slots=True, eq=False)
