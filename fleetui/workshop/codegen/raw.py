@@ -51,9 +51,25 @@ def _loop_passes() -> list[Any]:
         s_tir.transform.RewriteUnsafeSelect(),
         tirx.transform.CommonSubexprElim(),
         tirx.transform.BF16StorageLegalize(),
+        _on_the_stack(),
         tirx.transform.LowerTVMBuiltin(),
         tirx.transform.LowerIntrin(),
     ]
+
+
+def _on_the_stack() -> Any:
+    """Local arrays stay on the stack, however big: left alone, those beyond 1 KiB would be asked of a runtime."""
+    from tvm import tirx
+    from tvm_ffi import structural_map
+
+    def keep(alloc: Any) -> Any:
+        marks = {**dict(alloc.annotations), "disable_lower_builtin": tirx.const(True, "bool")}
+        return tirx.AllocBuffer(alloc.buffer, marks)
+
+    def change(func: Any, _module: Any, _context: Any) -> Any:
+        return func.with_body(structural_map(func.body, [(tirx.AllocBuffer, keep)]))
+
+    return tirx.transform.prim_func_pass(change, opt_level=0, name="fleetui.OnTheStack")
 
 
 def lower(kernels: Sequence[Kernel], names: Sequence[str], target: Target) -> Any:
