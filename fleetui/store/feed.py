@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection, select
 
-from fleetui.store import devices, events, sequence, status, views, wishes
+from fleetui.store import devices, events, jobs, sequence, status, views, wishes
 from fleetui.store.records import Changes
 from fleetui.store.tables import tombstone
 
@@ -45,6 +45,7 @@ def read(connection: Connection, since: int, *, limit: int = 20_000) -> Changes:
     found_wishes = wishes.changed(connection, since, limit)
     found_views = views.changed(connection, since, limit)
     found_stations = status.changed(connection, since, limit)
+    found_jobs = jobs.changed(connection, since, limit)
     gone = connection.execute(
         select(tombstone.c.seq, tombstone.c.kind, tombstone.c.name)
         .where(tombstone.c.seq > since)
@@ -52,7 +53,7 @@ def read(connection: Connection, since: int, *, limit: int = 20_000) -> Changes:
         .limit(limit)
     ).all()
     kinds: tuple[Sequence[_Numbered], ...] = (
-        found_devices, found_events, found_wishes, found_views, found_stations,
+        found_devices, found_events, found_wishes, found_views, found_stations, found_jobs,
     )  # fmt: skip
     ends = [kind[-1].seq for kind in kinds if len(kind) >= limit]
     if len(gone) >= limit:
@@ -68,6 +69,7 @@ def read(connection: Connection, since: int, *, limit: int = 20_000) -> Changes:
         views=_up_to(found_views, to),
         views_removed=tuple(each.name for each in gone if each.kind == "view" and each.seq <= to),
         stations=_up_to(found_stations, to),
+        jobs=_up_to(found_jobs, to),
         more=more,
     )
 

@@ -15,7 +15,18 @@ from fleetui.common.domain.errors import StoreError
 from fleetui.store.tables import METADATA
 
 SMALL_BYTES = 32 * 1024 * 1024
-PRECIOUS = ("change_head", "device", "wish", "lease", "saved_view", "word", "progress", "tombstone", "counter")
+PRECIOUS = (
+    "change_head",
+    "device",
+    "wish",
+    "job",
+    "lease",
+    "saved_view",
+    "word",
+    "progress",
+    "tombstone",
+    "counter",
+)
 _FIX = "Restore the last backup with: fleetui store restore FILE --force"
 
 

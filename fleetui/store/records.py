@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fleetui.common.domain.states import Job as Job  # noqa: PLC0414 - part of a row
 from fleetui.common.domain.states import WishState as WishState  # noqa: PLC0414 - part of a row
 
 NAN = float("nan")
@@ -198,6 +199,30 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
+class JobRow:
+    """A compile or packaging job. ``progress`` is the last step's fields, ``record`` what came of it."""
+
+    id: str  # uuid4 hex, chosen by the asker
+    kind: str
+    title: str
+    request: Mapping[str, Any]
+    operator: str
+    asked: float
+    state: Job = Job.STARTING
+    started: float = 0.0
+    ended: float = 0.0
+    holder: str = ""
+    held_until: float = 0.0
+    attempts: int = 0
+    progress: Mapping[str, Any] = field(default_factory=dict)
+    code: str = ""
+    sentence: str = ""
+    fix: str = ""
+    record: Mapping[str, Any] = field(default_factory=dict)
+    seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """Who leads. ``term`` rises with each change of leader, so a late write of the last one can be told."""
 
@@ -249,6 +274,7 @@ class Changes:
     views: tuple[SavedView, ...] = ()
     views_removed: tuple[str, ...] = ()
     stations: tuple[StationStatus, ...] = ()
+    jobs: tuple[JobRow, ...] = ()
     more: bool = False  # there was more than was asked for: ask again at once
 
 

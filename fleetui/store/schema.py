@@ -20,7 +20,7 @@ from fleetui.store.engine import file_of, shown
 
 log = logging.getLogger("fleetui.store")
 
-HEAD = "0001"  # the newest revision in migrations/versions; a test holds the two together
+HEAD = "0002"  # the newest revision in migrations/versions; a test holds the two together
 SCRIPTS = Path(__file__).parent / "migrations"
 _MINIMUM_POSTGRES = (13,)  # transactions whose fate can be asked for
 _ADVISORY = 7_304_116_051  # an arbitrary number: the lock that upgrading programs take on PostgreSQL

@@ -291,6 +291,31 @@ wish = Table(
     Index("ix_wish_state_arrived", "state", "arrived"),
 )
 
+job = Table(
+    "job",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("seq", BigInteger, nullable=False, index=True),
+    Column("kind", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("request", Text, nullable=False),
+    Column("operator", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("asked", Double, nullable=False),
+    Column("started", Double, nullable=False),
+    Column("ended", Double, nullable=False),
+    Column("holder", Text, nullable=False),
+    Column("held_until", Double, nullable=False),  # real time: a worker that does not renew it is gone
+    Column("attempts", Integer, nullable=False),
+    Column("progress", Text, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("sentence", Text, nullable=False),
+    Column("fix", Text, nullable=False),
+    Column("record", Text, nullable=False),
+    Column("arrived", BigInteger, nullable=False),
+    Index("ix_job_state_arrived", "state", "arrived"),
+)
+
 lease = Table(
     "lease",
     METADATA,

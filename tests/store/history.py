@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
-from fleetui.store import devices, events, ingest, lease, status, views, wishes
+from fleetui.store import devices, events, ingest, jobs, lease, status, views, wishes
 from fleetui.store.records import (
     FLEET_METRICS,
     METRICS,
@@ -13,6 +13,7 @@ from fleetui.store.records import (
     DeviceRow,
     EventRow,
     FleetSample,
+    JobRow,
     Rejected,
     Sample,
     SavedView,
@@ -57,6 +58,8 @@ def _fill(connection: Connection, devices_: int, hours: int) -> None:
         wish = Wish(f"w{i}", "rename", {"device": "dev-0", "n": i}, "op", T0 + i, b"\0signature")
         wishes.ask(connection, wish)
     wishes.take(connection, "s", T0)
+    jobs.ask(connection, JobRow("j", "compile", "a model", {"source": "/m.onnx"}, "op", T0))
+    jobs.claim(connection, "w", 30.0, T0)
     wishes.finish(connection, "w0", wishes.WishState.DONE, "renamed", now=T0)
     view = SavedView("v1", "Berlin", "devices", "site:berlin", ("name",), "name", descending=True, owner="me")
     views.save(connection, view)

@@ -315,8 +315,8 @@ NEXT = """
 from alembic import op
 import sqlalchemy as sa
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 
@@ -331,8 +331,8 @@ def later(tmp_path: Path, more: str = "") -> schema.Migrations:
     """The migrations of a later version of this program."""
     scripts = tmp_path / "migrations"
     shutil.copytree(schema.SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    (scripts / "versions" / "v0002_colour.py").write_text(NEXT.format(more=more))
-    return schema.Migrations(scripts, "0002")
+    (scripts / "versions" / "v0003_colour.py").write_text(NEXT.format(more=more))
+    return schema.Migrations(scripts, "0003")
 
 
 def upgrade(url: str, to: schema.Migrations) -> list[str]:
@@ -377,18 +377,18 @@ def test_an_upgrade_keeps_everything(own_url: str, tmp_path: Path) -> None:
     with Store.open(own_url, clock=CLOCK) as store:
         fill(store)
     said = upgrade(own_url, later(tmp_path))
-    assert any("upgraded from schema 0001 to 0002" in line for line in said)
+    assert any("upgraded from schema 0002 to 0003" in line for line in said)
     made = engine.make(engine.parse(own_url), writes=True)
     with made.begin() as connection:
         assert connection.execute(text("SELECT DISTINCT colour FROM device")).scalars().all() == ["grey"]
         assert connection.execute(text("SELECT count(*) FROM device")).scalar_one() == 4
     made.dispose()
     if own_url.startswith("sqlite"):
-        copy = Path(f"{own_url.removeprefix('sqlite:///')}.schema-0001")
+        copy = Path(f"{own_url.removeprefix('sqlite:///')}.schema-0002")
         assert any(str(copy) in line for line in said)
         with Store.open(f"sqlite:///{copy}", clock=CLOCK) as before, before.read() as connection:
             assert len(devices.all(connection)) == 4
-    assert upgrade(own_url, schema.Migrations(tmp_path / "migrations", "0002")) == []
+    assert upgrade(own_url, schema.Migrations(tmp_path / "migrations", "0003")) == []
 
 
 def test_an_upgrade_that_fails_leaves_it_as_it_was(own_url: str, tmp_path: Path) -> None:
@@ -397,7 +397,7 @@ def test_an_upgrade_that_fails_leaves_it_as_it_was(own_url: str, tmp_path: Path)
     with pytest.raises(Exception, match="no_such_table"):
         upgrade(own_url, later(tmp_path, more='op.execute("INSERT INTO no_such_table VALUES (1)")'))
     with Store.open(own_url, clock=CLOCK) as store, store.read() as connection:
-        assert schema.current(connection) == "0001"
+        assert schema.current(connection) == "0002"
         assert len(devices.all(connection)) == 4
         assert "colour" not in {column["name"] for column in inspect(connection).get_columns("device")}
 
@@ -406,7 +406,7 @@ def test_a_newer_store_is_refused_and_left_alone(own_url: str, tmp_path: Path) -
     upgrade(own_url, later(tmp_path))
     for _ in range(2):
         with pytest.raises(
-            StoreError, match="newer FleetUI \\(schema 0002; this one knows up to 0001\\)"
+            StoreError, match="newer FleetUI \\(schema 0003; this one knows up to 0002\\)"
         ) as caught:
             Store.open(own_url, clock=CLOCK)
         assert "never downgraded" in caught.value.fix
