@@ -15,7 +15,10 @@ if __name__ == "__main__":
     if pure:
         ensure("tests", needs, ["station", "postgres"], ["test"], ".venv-pure")
     else:
-        ensure("tests", [*needs, "PySide6", "pytestqt"], ["desk", "postgres"], ["test", "test-qt"])
+        compiler = ["tvm", "onnx", "onnxruntime", "ziglang", "sklearn", "lightgbm", "tflite", "jax", "tensorflow"]
+        extras = ["desk", "postgres", "compile", "trees", "tflite", "stablehlo", "tensorflow", "peers"]
+        groups = ["test", "test-qt", "test-compile"]
+        ensure("tests", [*needs, "PySide6", "pytestqt", *compiler], extras, groups)
     import pytest
 
     os.chdir(ROOT)
