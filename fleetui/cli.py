@@ -31,6 +31,13 @@ COMMANDS: dict[str, Command] = {
     "broker": Command("fleetui.broker.cli", "", "run the embedded MQTT broker alone, or export a mosquitto set-up"),
     "station": Command("fleetui.station.cli", "station", "run the control process alone"),
     "store": Command("fleetui.store.cli", "station", "check, back up, restore or upgrade the database"),
+    "inspect": Command(
+        "fleetui.workshop.cli_inspect", "compile", "what a model's file holds, and what it would cost"
+    ),
+    "compile": Command("fleetui.workshop.cli_compile", "compile", "compile a model for one or more targets"),
+    "bench": Command("fleetui.workshop.cli_bench", "peers", "time a compiled model beside its own framework"),
+    "targets": Command("fleetui.workshop.cli_targets", "compile", "the hardware that can be compiled for"),
+    "worker": Command("fleetui.workshop.cli_worker", "compile,station", "run compile jobs from the store"),
     "devices": Command("fleetui.desk.app.cli_devices", "station", "list devices, show one, ask something of some"),
 }
 

@@ -119,6 +119,14 @@ def finish(
     return _go(connection, row, event, **values)
 
 
+def release(connection: Connection, identity: str, holder: str) -> bool:
+    """Give a held job back to the queue: its worker is being shut down. It does not count as an attempt."""
+    row = get(connection, identity)
+    if row is None or row.holder != holder or row.state not in {Job.IN_PROGRESS, Job.STOPPING}:
+        return False
+    return _go(connection, row, JobEvent.LOST, holder="", held_until=0.0, attempts=max(0, row.attempts - 1))
+
+
 def stop(connection: Connection, identity: str, *, now: float) -> Job | None:
     """Ask a job to stop: one that waits is stopped at once. Its state now; None where there is none."""
     row = get(connection, identity)

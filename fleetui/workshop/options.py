@@ -57,4 +57,6 @@ class Options:
     """How many threads schedules should be good for; kernels work with any number."""
     tolerance: float = 1e-4
     name: str = ""
+    goal: str = ""
+    """Limits to recommend within: ``latency=20ms,size=2MB,accuracy=0.95``."""
     limits: dict[str, float] = field(default_factory=dict)

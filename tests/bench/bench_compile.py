@@ -165,7 +165,7 @@ def size(figures: Figures, folder: Path, args: argparse.Namespace) -> None:
         begin = time.perf_counter()
         model = Model.load(out / variant["dir"])
         taken.append(time.perf_counter() - begin)
-        model.close()
+        del model
     figures.add("SqueezeNet: load", sorted(taken)[3] * 1e3, "ms", "≤ 5")
     kernels = str(out / variant["dir"] / "kernels")
     said = subprocess.run(["readelf", "-d", kernels], capture_output=True, text=True, check=True).stdout
@@ -232,11 +232,7 @@ def _gain(before: Path, after: Path, rounds: int) -> float:
     models = [
         Model.load(f / json.loads((f / "compile.json").read_text())["variants"][0]["dir"]) for f in (after, before)
     ]
-    try:
-        mine, theirs = pair(models[0], models[1], rounds=rounds)
-    finally:
-        for model in models:
-            model.close()
+    mine, theirs = pair(models[0], models[1], rounds=rounds)
     return statistics.median(theirs) / statistics.median(mine)
 
 

@@ -100,6 +100,17 @@ def test_one_that_was_stopping_when_its_worker_died_is_stopped(store: Store) -> 
     assert job(store).state is Job.STOPPED
 
 
+def test_a_worker_that_is_shut_down_gives_its_job_back(store: Store) -> None:
+    ask(store)
+    claim(store)
+    assert not store.write(lambda c: jobs.release(c, "j", "other"))
+    assert store.write(lambda c: jobs.release(c, "j", "w"))
+    assert (job(store).state, job(store).attempts) == (Job.STARTING, 0)
+    again = claim(store, "other")
+    assert again is not None
+    assert again.attempts == 1
+
+
 @pytest.mark.parametrize("event", [JobEvent.FAIL, JobEvent.COMPLETE])
 def test_jobs_travel_in_the_change_feed(store: Store, event: JobEvent) -> None:
     with store.read() as connection:
