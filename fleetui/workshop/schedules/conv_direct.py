@@ -1,0 +1,303 @@
+"""Direct convolution, channel-last, any stride, dilation, padding, group and channel count, without a padded copy.
+
+A task is a strip of output rows (of columns, where there is one row) times one panel of output channels. It walks
+blocks of ``pixels`` neighbouring columns and keeps ``pixels × vectors`` accumulators in registers through the
+whole reduction. At the top and bottom the range of kernel rows is cut at run time; at the left and right edge the
+few blocks that touch it are written out tap by tap, each with just the columns that read inside the image. Output
+channels that do not fill a vector are computed in a full one (weights are filled up with zeros) and stored in
+pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fleetui.workshop.schedules import emit
+from fleetui.workshop.schedules.conv_shape import ConvShape, panels
+from fleetui.workshop.schedules.emit import Buffer, Expr, Stmt, load
+
+Finish = Callable[[Expr, tuple[Expr, Expr, Expr, Expr]], Sequence[Stmt]]
+"""The finished sum of one output element and its place (row of the batch, y, x, channel) → statements storing it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """Parameters of the schedule. ``strip`` counts output rows, or column blocks where there is one row."""
+
+    pixels: int
+    vectors: int
+    unroll: int = 1
+    strip: int = 1
+    panels_outer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Neighbouring output columns: ``start`` is None in the loop over interior blocks."""
+
+    start: int
+    count: int
+    interior: bool
+
+
+def blocks(shape: ConvShape, pixels: int) -> list[Block]:
+    taps = [shape.columns(kx) for kx in range(shape.kw)]
+    found = []
+    for start in range(0, shape.ow, pixels):
+        count = min(pixels, shape.ow - start)
+        inside = all(first <= start and start + count <= last for first, last in taps)
+        found.append(Block(start, count, inside))
+    return found
+
+
+def interior_run(found: list[Block], pixels: int) -> tuple[int, int]:
+    """The longest run of full interior blocks, as indices [from, to)."""
+    full = [i for i, block in enumerate(found) if block.interior and block.count == pixels]
+    return (full[0], full[-1] + 1) if full else (0, 0)
+
+
+def lines(shape: ConvShape) -> bool:
+    """Whether there is one row only, so that columns are what tasks share out."""
+    return shape.n * shape.oh == 1
+
+
+def strips(shape: ConvShape, plan: Direct) -> int:
+    if lines(shape):
+        first, last = interior_run(blocks(shape, plan.pixels), plan.pixels)
+        return max(1, -(-(last - first) // plan.strip))
+    return -(-shape.n * shape.oh // plan.strip)
+
+
+def extent(shape: ConvShape, plan: Direct, lanes: int) -> int:
+    return strips(shape, plan) * shape.groups * len(panels(shape.m, plan.vectors, lanes))
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Where one panel of output channels has its things."""
+
+    vectors: int
+    size: int
+    weights: Expr
+    bias: Expr
+    channel: Expr
+    source: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    image: Expr
+    y: Expr
+    low: Expr
+    high: Expr
+
+
+class Emitter:
+    """Writes one kernel's body. Buffers: ``x`` [n, h, w, groups·c], ``w`` and ``bias`` packed and flat."""
+
+    def __init__(
+        self, shape: ConvShape, plan: Direct, lanes: int, x: Buffer, w: Buffer, bias: Buffer | None, finish: Finish
+    ) -> None:
+        self.shape, self.plan, self.lanes = shape, plan, lanes
+        self.x, self.w, self.bias, self.finish = x, w, bias, finish
+        self.sum = "float32" if shape.dtype == "float32" else "int32"
+        self.cut = panels(shape.m, plan.vectors, lanes)
+        self.blocks = blocks(shape, plan.pixels)
+        self.run = interior_run(self.blocks, plan.pixels)
+
+    # ------------------------------------------------------------ tasks
+
+    def body(self) -> Stmt:
+        shape, plan = self.shape, self.plan
+        per_group = len(self.cut)
+        count = per_group * shape.groups
+        total = extent(shape, plan, self.lanes)
+
+        def task(number: Expr) -> Stmt:
+            if plan.panels_outer:
+                panel, strip = number // strips(shape, plan), number % strips(shape, plan)
+            else:
+                panel, strip = number % count, number // count
+            group = panel // per_group if shape.groups > 1 else emit.integer(0)
+            index = panel % per_group if per_group > 1 else emit.integer(0)
+            _, vectors, size = self.cut[-1]
+            tail = self.strip(strip, group, index, vectors, size)
+            if per_group == 1 or self.cut[0][1:] == (vectors, size):
+                return tail
+            return emit.choose(index < per_group - 1, self.strip(strip, group, index, *self.cut[0][1:]), tail)
+
+        return emit.parallel(total, task)
+
+    def strip(self, strip: Expr, group: Expr, index: Expr, vectors: int, size: int) -> Stmt:
+        shape, lanes = self.shape, self.lanes
+        wide = self.plan.vectors * lanes
+        per_group = sum(v for _, v, _ in self.cut) * lanes
+        taps = shape.kh * shape.kw * shape.c
+        panel = Panel(
+            vectors=vectors,
+            size=size,
+            weights=group * (per_group * taps) + index * (wide * taps),
+            bias=group * per_group + index * wide,
+            channel=group * shape.m + index * wide,
+            source=group * shape.c,
+        )
+        if lines(shape):
+            return emit.sequence(self.row(emit.integer(0), emit.integer(0), panel, strip))
+        rows = shape.n * shape.oh
+        first = strip * self.plan.strip
+        many: Expr | int = self.plan.strip
+        if rows % self.plan.strip:
+            many = emit.least(emit.integer(self.plan.strip), rows - first)
+
+        def row(offset: Expr) -> list[Stmt]:
+            at = first + offset
+            if shape.n == 1:
+                return self.row(emit.integer(0), at, panel, None)
+            return self.row(at // shape.oh, at % shape.oh, panel, None)
+
+        return emit.serial("row", many, row)
+
+    def row(self, image: Expr, y: Expr, panel: Panel, strip: Expr | None) -> list[Stmt]:
+        """All blocks of one output row, or a strip of them."""
+        shape, pixels = self.shape, self.plan.pixels
+        statements: list[Stmt] = []
+        low: Expr = emit.integer(0)
+        high: Expr = emit.integer(shape.kh)
+        if shape.top:
+            need = emit.most(emit.integer(0), shape.top - y * shape.sh)
+            low, made = emit.bind("low", (need + (shape.dh - 1)) // shape.dh)
+            statements.append(made)
+        if shape.bottom:
+            room = emit.most(emit.integer(0), shape.h + shape.top - y * shape.sh)
+            high, made = emit.bind("high", emit.least(emit.integer(shape.kh), (room + (shape.dh - 1)) // shape.dh))
+            statements.append(made)
+        place = Place(image, y, low, high)
+        first, last = self.run
+        edges = [self.block(block, place, emit.integer(block.start), panel) for block in self.blocks[:first]]
+        after = [self.block(block, place, emit.integer(block.start), panel) for block in self.blocks[last:]]
+        middle: list[Stmt] = []
+        if last > first:
+            many, begin = self.plan.strip, emit.integer(first)
+            times: Expr | int = last - first
+            if strip is not None:
+                begin = strip * many + first
+                times = many if (last - first) % many == 0 else emit.least(emit.integer(many), last - begin)
+            inner = Block(0, pixels, True)
+            middle = [emit.serial("block", times, lambda b: self.block(inner, place, (begin + b) * pixels, panel))]
+        if strip is not None and strips(shape, self.plan) > 1:
+            if edges:
+                edges = [emit.choose(strip == 0, emit.sequence(edges))]
+            if after:
+                after = [emit.choose(strip == strips(shape, self.plan) - 1, emit.sequence(after))]
+        return [*statements, *edges, *middle, *after]
+
+    # ------------------------------------------------------------ one block of pixels
+
+    def block(self, block: Block, place: Place, column: Expr, panel: Panel) -> Stmt:
+        shape, lanes = self.shape, self.lanes
+        width = panel.vectors * lanes
+        sums, made = emit.local("sums", block.count * width, self.sum)
+        statements: list[Stmt] = [made]
+        for pixel in range(block.count):
+            for v in range(panel.vectors):
+                at = pixel * width + v * lanes
+                statements.append(
+                    emit.vector(
+                        lanes,
+                        lambda lane, at=at, v=v: emit.store(
+                            sums,
+                            [at + lane],
+                            emit.number(0, self.sum)
+                            if self.bias is None
+                            else load(self.bias, panel.bias + v * lanes + lane),
+                        ),
+                    )
+                )
+
+        def kernel_row(ky: Expr) -> list[Stmt]:
+            y = place.y * shape.sh + ky * shape.dh - shape.top
+            base = panel.weights + ky * (shape.kw * shape.c * width)
+            if block.interior:
+                return [
+                    emit.serial(
+                        "kx", shape.kw, lambda kx: self.tap(sums, block, place, y, column, kx, base, panel, None)
+                    )
+                ]
+            out = []
+            for kx in range(shape.kw):
+                first, last = shape.columns(kx)
+                low, high = max(0, first - block.start), min(block.count, last - block.start)
+                if low < high:
+                    out += self.tap(sums, block, place, y, column, emit.integer(kx), base, panel, (low, high))
+            return out
+
+        if shape.top or shape.bottom:
+            statements.append(emit.serial("ky", place.high - place.low, kernel_row, place.low))
+        else:
+            statements.append(emit.serial("ky", shape.kh, kernel_row))
+        statements += self.write(sums, block, place, column, panel)
+        return emit.sequence(statements)
+
+    def tap(
+        self,
+        sums: Buffer,
+        block: Block,
+        place: Place,
+        y: Expr,
+        column: Expr,
+        kx: Expr,
+        base: Expr,
+        panel: Panel,
+        part: tuple[int, int] | None,
+    ) -> list[Stmt]:
+        """One kernel position: the loop over input channels, unrolled by ``plan.unroll``."""
+        shape = self.shape
+        width = panel.vectors * self.lanes
+        low, high = part or (0, block.count)
+        origin = column * shape.sw + kx * shape.dw - shape.left
+        start = base + kx * (shape.c * width)
+
+        def step(channel: Expr) -> list[Stmt]:
+            out = []
+            for pixel in range(low, high):
+                value = load(self.x, place.image, y, origin + pixel * shape.sw, panel.source + channel)
+                for v in range(panel.vectors):
+                    out.append(
+                        self.multiply(sums, pixel * width + v * self.lanes, value, start + channel * width, v)
+                    )
+            return out
+
+        unroll = min(self.plan.unroll, shape.c)
+        whole = shape.c // unroll
+        out = [emit.serial("c", whole, lambda c: [s for u in range(unroll) for s in step(c * unroll + u)])]
+        for rest in range(whole * unroll, shape.c):
+            out += step(emit.integer(rest))
+        return out
+
+    def multiply(self, sums: Buffer, at: int, value: Expr, weights: Expr, v: int) -> Stmt:
+        lanes = self.lanes
+        return emit.vector(
+            lanes,
+            lambda lane: emit.store(
+                sums, [at + lane], load(sums, at + lane) + value * load(self.w, weights + v * lanes + lane)
+            ),
+        )
+
+    def write(self, sums: Buffer, block: Block, place: Place, column: Expr, panel: Panel) -> list[Stmt]:
+        out = []
+        width = panel.vectors * self.lanes
+        for pixel in range(block.count):
+            for start, size in emit.pieces(panel.size, self.lanes):
+                out.append(
+                    emit.vector(
+                        size,
+                        lambda lane, pixel=pixel, start=start: list(
+                            self.finish(
+                                load(sums, pixel * width + start + lane),
+                                (place.image, place.y, column + pixel, panel.channel + start + lane),
+                            )
+                        ),
+                    )
+                )
+        return out
