@@ -1,8 +1,9 @@
 """Lowers scheduled TIR to plain C functions: no packed calls, no runtime, nothing that can raise.
 
 A kernel with parameters A, B, C becomes ``void name(float *A, float *B, float *C, int32_t lo, int32_t hi)``; its
-parallel loop, the one annotated ``PARALLEL``, runs over ``lo..hi``. Loads and stores assume the alignment of an
-element only. Pointers do not alias (LLVM is told so): a kernel's output is never one of its inputs.
+parallel loop, the one annotated ``PARALLEL``, runs over ``lo..hi``. A kernel with ``detail["range"]`` has no such
+loop: ``lo`` and ``hi`` are its own last two parameters. Loads and stores assume the alignment of an element only.
+Pointers do not alias (LLVM is told so): a kernel's output is never one of its inputs.
 """
 
 from __future__ import annotations
@@ -94,9 +95,10 @@ def _plain(func: Any, kernel: Kernel) -> Any:
     from tvm.ir import PointerType, PrimType
     from tvm_ffi import structural_map
 
-    lo, hi = tirx.Var("lo", "int32"), tirx.Var("hi", "int32")
+    own = bool(kernel.detail.get("range"))
+    lo, hi = func.params[-2:] if own else (tirx.Var("lo", "int32"), tirx.Var("hi", "int32"))
     pointers, declared, renewed = [], [], []
-    for index, old in enumerate(func.params):
+    for index, old in enumerate(func.params[:-2] if own else func.params):
         dtype = str(old.ty.dtype)
         pointer = tirx.Var(f"{old.name}_p", PointerType(PrimType(dtype)))
         strides = kernel.strides.get(index)
@@ -124,7 +126,7 @@ def _plain(func: Any, kernel: Kernel) -> Any:
         return tirx.For(loop.loop_var, cast(lo), cast(hi - lo), tirx.ForKind.SERIAL, loop.body)
 
     body = structural_map(func.body, [(tvm.ir.Var, buffer), (tirx.For, loop)])
-    if len(found) > 1 or (found == [] and kernel.extent != 1):
+    if len(found) > (0 if own else 1) or (found == [] and kernel.extent != 1 and not own):
         raise BugError(f"{kernel.key}: {len(found)} parallel loops, extent {kernel.extent}")
     return tirx.PrimFunc([*pointers, lo, hi], tirx.SeqStmt([*declared, body]), func.ret_type, func.attrs)
 
