@@ -18,7 +18,7 @@ from fleetui.workshop.schedules.conv_shape import ConvShape, panels
 from fleetui.workshop.schedules.emit import Buffer, Expr, Stmt, load
 
 Finish = Callable[[Expr, tuple[Expr, Expr, Expr, Expr]], Sequence[Stmt]]
-"""The finished sum of one output element and its place (row of the batch, y, x, channel) → statements storing it."""
+"""The finished sum of one output element and its place (image, y, x, channel) → statements storing it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,21 +199,23 @@ class Emitter:
         width = panel.vectors * lanes
         sums, made = emit.local("sums", block.count * width, self.sum)
         statements: list[Stmt] = [made]
-        for pixel in range(block.count):
-            for v in range(panel.vectors):
-                at = pixel * width + v * lanes
-                statements.append(
-                    emit.vector(
-                        lanes,
-                        lambda lane, at=at, v=v: emit.store(
-                            sums,
-                            [at + lane],
-                            emit.number(0, self.sum)
-                            if self.bias is None
-                            else load(self.bias, panel.bias + v * lanes + lane),
-                        ),
-                    )
-                )
+
+        def begin(v: Expr, lane: Expr) -> Expr:
+            return emit.number(0, self.sum) if self.bias is None else load(self.bias, panel.bias + v * lanes + lane)
+
+        statements.append(
+            emit.unrolled(
+                "pixel",
+                0,
+                block.count,
+                lambda pixel: emit.unrolled(
+                    "v",
+                    0,
+                    panel.vectors,
+                    lambda v: emit.across(sums, pixel * width + v * lanes, lanes, lambda lane: begin(v, lane)),
+                ),
+            )
+        )
 
         def kernel_row(ky: Expr) -> list[Stmt]:
             y = place.y * shape.sh + ky * shape.dh - shape.top
@@ -253,20 +255,33 @@ class Emitter:
     ) -> list[Stmt]:
         """One kernel position: the loop over input channels, unrolled by ``plan.unroll``."""
         shape = self.shape
-        width = panel.vectors * self.lanes
+        lanes = self.lanes
+        width = panel.vectors * lanes
         low, high = part or (0, block.count)
         origin = column * shape.sw + kx * shape.dw - shape.left
         start = base + kx * (shape.c * width)
 
         def step(channel: Expr) -> list[Stmt]:
-            out = []
-            for pixel in range(low, high):
+            weights = start + channel * width
+
+            def product(pixel: Expr, v: Expr) -> Stmt:
                 value = load(self.x, place.image, y, origin + pixel * shape.sw, panel.source + channel)
-                for v in range(panel.vectors):
-                    out.append(
-                        self.multiply(sums, pixel * width + v * self.lanes, value, start + channel * width, v)
-                    )
-            return out
+                at = pixel * width + v * lanes
+                return emit.across(
+                    sums,
+                    at,
+                    lanes,
+                    lambda lane: load(sums, at + lane) + value * load(self.w, weights + v * lanes + lane),
+                )
+
+            return [
+                emit.unrolled(
+                    "pixel",
+                    low,
+                    high,
+                    lambda pixel: emit.unrolled("v", 0, panel.vectors, lambda v: product(pixel, v)),
+                )
+            ]
 
         unroll = min(self.plan.unroll, shape.c)
         whole = shape.c // unroll
@@ -275,29 +290,25 @@ class Emitter:
             out += step(emit.integer(rest))
         return out
 
-    def multiply(self, sums: Buffer, at: int, value: Expr, weights: Expr, v: int) -> Stmt:
-        lanes = self.lanes
-        return emit.vector(
-            lanes,
-            lambda lane: emit.store(
-                sums, [at + lane], load(sums, at + lane) + value * load(self.w, weights + v * lanes + lane)
-            ),
-        )
-
     def write(self, sums: Buffer, block: Block, place: Place, column: Expr, panel: Panel) -> list[Stmt]:
-        out = []
         width = panel.vectors * self.lanes
-        for pixel in range(block.count):
-            for start, size in emit.pieces(panel.size, self.lanes):
-                out.append(
-                    emit.vector(
-                        size,
-                        lambda lane, pixel=pixel, start=start: list(
-                            self.finish(
-                                load(sums, pixel * width + start + lane),
-                                (place.image, place.y, column + pixel, panel.channel + start + lane),
-                            )
-                        ),
+
+        def piece(pixel: Expr, start: int, size: int) -> Stmt:
+            return emit.vector(
+                size,
+                lambda lane: list(
+                    self.finish(
+                        load(sums, pixel * width + start + lane),
+                        (place.image, place.y, column + pixel, panel.channel + start + lane),
                     )
-                )
-        return out
+                ),
+            )
+
+        return [
+            emit.unrolled(
+                "pixel",
+                0,
+                block.count,
+                lambda pixel: [piece(pixel, *cut) for cut in emit.pieces(panel.size, self.lanes)],
+            )
+        ]

@@ -119,7 +119,7 @@ def conv_shape(node: Node) -> ConvShape | None:
 
 
 def panels(channels: int, width: int, lanes: int) -> list[tuple[int, int, int]]:
-    """Cut ``channels`` into panels of ``width`` vectors: (first channel, vectors, channels), the last one narrower."""
+    """Cut ``channels`` into panels of ``width`` vectors, the last maybe narrower: (first, vectors, channels)."""
     cut = []
     for first in range(0, channels, width * lanes):
         size = min(width * lanes, channels - first)

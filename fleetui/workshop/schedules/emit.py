@@ -102,6 +102,18 @@ def load(buffer: Buffer, *indices: Expr) -> Expr:
     return tirx.BufferLoad(buffer, list(indices))
 
 
+def across(buffer: Buffer, at: Expr, lanes: int, value: Callable[[Expr], Expr]) -> Stmt:
+    """``buffer[at + lane] = value(lane)`` for all lanes of one vector."""
+    return vector(lanes, lambda lane: store(buffer, [at + lane], value(lane)))
+
+
+def unrolled(name: str, start: int, stop: int, body: Callable[[Expr], Stmt | Sequence[Stmt]]) -> Stmt:
+    """For every number from ``start`` to ``stop``; written out late, which keeps the earlier passes quick."""
+    if stop - start == 1:
+        return serial(name, 1, body, start)
+    return _loop(3, name, start, stop - start, body)
+
+
 def bind(name: str, value: Expr) -> tuple[Expr, Stmt]:
     """A variable, and the statement that gives it its value."""
     from tvm import tirx
