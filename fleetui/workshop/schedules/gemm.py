@@ -137,7 +137,7 @@ def _block_cost(rows: int, vectors: int, decode: float) -> float:
 
 
 def cost(size: Size, plan: Plan, target: Target, decode: float = 0.0) -> float:
-    """Cycles, for comparing plans of one size: each row block walks the panels again, from whatever cache has them."""
+    """Cycles, for comparing plans of one size. Each row block walks the panels anew, from the cache they are in."""
     full, rest = divmod(size.columns, plan.width)
     widths = [plan.vectors] * full + ([-(-rest // plan.lanes)] if rest else [])
     rows = [plan.rows] * (size.rows // plan.rows) + ([size.rows % plan.rows] if size.rows % plan.rows else [])
@@ -156,7 +156,7 @@ def cost(size: Size, plan: Plan, target: Target, decode: float = 0.0) -> float:
 def choose_plan(size: Size, target: Target, bits: int = 32, *, decode: float = 0.0, spare: int = 1) -> Plan:
     """The cheapest register block; ``decode`` is the work to make one vector of the right operand."""
     lanes = target.lanes(bits)
-    limit = budget(target)
+    limit = target.registers if target.vector else 8
     best: tuple[float, Plan] | None = None
     most = -(-size.columns // lanes)
     for rows in range(1, min(size.rows, 16) + 1):
