@@ -61,4 +61,6 @@ class Target:
             options["mattr"] = list(self.features)
         if self.abi:
             options["mabi"] = self.abi
+        if self.arch.startswith(("thumb", "wasm")):
+            options["vector-width"] = 128  # else it warns that it takes 128
         return tvm.target.Target(options)

@@ -90,8 +90,10 @@ class _Writer:
         parts += [self._step(index, launch) for index, launch in enumerate(self.program.launches)]
         parts += [self._once(), self._checks(), self._rows() if self.rows.any else self._fixed(), self._exports()]
         if pool:
-            parts.append('#include "pool.h"\n')
-        return "\n".join(part for part in parts if part)
+            parts.append('#include "pool.h"')
+        if self.target.os == "windows":
+            parts.append('#include "windows.h"')
+        return "\n".join(part for part in parts if part) + "\n"
 
     def _head(self) -> str:
         lines = [f"/* {said(self.program.graph.name)}, compiled for {said(self.target.name)}. Generated. */"]

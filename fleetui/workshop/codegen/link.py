@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fleetui.workshop.codegen import stubs
 from fleetui.workshop.codegen.entry import resource
 from fleetui.workshop.errors import LimitError, MissingExtra, TargetError, WorkshopError
 from fleetui.workshop.target import Target
@@ -22,6 +23,7 @@ from fleetui.workshop.target import Target
 EXPORTS = ("abi", "workspace", "weights", "run", "call")
 POOL = ("pool_size", "pool_open", "pool_work", "pool_host", "pool_close")
 TIMEOUT_S = 300
+ZIG = (sys.executable, "-m", "ziglang")
 
 
 class LinkError(WorkshopError):
@@ -42,8 +44,8 @@ def linker(target: Target) -> Linker:
     if not target.link:
         raise TargetError(f"{target.title} cannot be linked here: {target.why_not or 'no linker knows it'}")
     if importlib.util.find_spec("ziglang") is not None:
-        zig = (sys.executable, "-m", "ziglang")
-        return Linker((*zig, "cc", "-target", target.link, *target.extra.get("cflags", ())), (*zig, "ar"), zig=True)
+        compiler = (*ZIG, "cc", "-target", target.link, *target.extra.get("cflags", ()))
+        return Linker(compiler, (*ZIG, "ar"), zig=True)
     system = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if system and target.name == "host":
         return Linker((system,), (shutil.which("ar") or "ar",), zig=False)
@@ -64,7 +66,7 @@ def link(
     tool = linker(target)
     source = work / "entry.c"
     source.write_text(entry, "utf-8")
-    for name in ("fleet_model.h", "pool.h"):
+    for name in ("fleet_model.h", "pool.h", "windows.h"):
         (work / name).write_text(resource(name), "utf-8")
     if target.static:
         _archive(tool, target, source, objects, output, work)
@@ -74,6 +76,8 @@ def link(
 
 COMMON = ("-std=gnu11", "-O2", "-fno-strict-aliasing", "-fvisibility=hidden", "-g0", "-Wall", "-Werror")
 FREESTANDING = ("-fno-sanitize=all", "-fno-stack-protector")
+BARE = ("-ffreestanding", "-ffunction-sections", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables")
+VISIBLE = '-DFM_API=__attribute__((visibility("default")))'
 
 
 def _shared(
@@ -86,45 +90,44 @@ def _shared(
     names: Sequence[str],
     libraries: Sequence[str],
 ) -> None:
-    args = [*tool.compiler, *COMMON]
+    def call(args: Sequence[str]) -> None:
+        _call(args, work, target)
+
+    args = [*tool.compiler, *COMMON, "-s"]
     if tool.zig:
         args += FREESTANDING
+    ends = [f"-l{library}" for library in libraries]
     match target.os:
         case "windows":
-            args += ["-shared", "-DFM_API=__declspec(dllexport)", "-Wl,--no-insert-timestamp"]
+            args += ["-shared", "-nostdlib", "-DFM_API=__declspec(dllexport)", "-Wl,-e,fm_dll"]
+            ends += stubs.windows(ZIG, work, call)
         case "macos":
-            args += ["-shared", "-fPIC", '-DFM_API=__attribute__((visibility("default")))', "-Wl,-dead_strip"]
-            args += [f"-Wl,-install_name,@rpath/{output.name}"]
+            args += ["-shared", "-fPIC", VISIBLE, "-Wl,-dead_strip", "-Wl,-install_name,@rpath/kernels"]
+            ends.append("-lm")
         case "wasm":
-            args += ["-mexec-model=reactor", "-DFM_API=", "-Wl,--gc-sections", "-Wl,--export-memory"]
+            args += ["-mexec-model=reactor", "-Wl,--gc-sections", "-Wl,--export-memory"]
             args += [f"-Wl,--export={name}" for name in (*names, "malloc", "free")]
         case _:
             script = work / "exports.map"
             script.write_text("{ global: " + " ".join(f"{name};" for name in names) + " local: *; };\n", "utf-8")
-            args += ["-shared", "-fPIC", '-DFM_API=__attribute__((visibility("default")))']
-            args += [f"-Wl,--version-script={script.name}", "-Wl,--gc-sections", "-Wl,--build-id=none"]
-            args += ["-Wl,-z,noexecstack", "-Wl,-z,relro,-z,now"]
-    if target.os != "windows":
-        args.append("-s")
-    args += [source.name, *(str(path) for path in objects), "-o", str(output)]
-    args += [f"-l{library}" for library in libraries]
-    if target.os != "wasm":
-        args.append("-lm")
-    _call(args, work, target)
+            args += ["-shared", "-fPIC", VISIBLE, f"-Wl,--version-script={script.name}", "-Wl,--gc-sections"]
+            args += ["-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,-z,relro,-z,now"]
+            if absent := target.extra.get("stubs"):
+                args.append("-nostdlib")
+                ends += ["-Wl,--no-as-needed", *stubs.shared(tool.compiler, absent, work, call)]
+            else:
+                ends.append("-lm")
+    call([*args, source.name, *(str(path) for path in objects), "-o", str(output), *ends])
 
 
-def _archive(tool: Linker, target: Target, source: Path, objects: Sequence[Path], output: Path, work: Path) -> None:
+def _archive(
+    tool: Linker, target: Target, source: Path, objects: Sequence[Path], output: Path, work: Path
+) -> None:
     plain = [path for path in objects if path.suffix != ".c"]
     for path in (source, *(path for path in objects if path.suffix == ".c")):
         made = work / f"{path.stem}.c.o"
-        args = [
-            *tool.compiler,
-            *COMMON,
-            *(FREESTANDING if tool.zig else ()),
-            "-ffreestanding",
-            "-ffunction-sections",
-        ]
-        _call([*args, "-c", str(path), "-o", str(made)], work, target)
+        flags = [*COMMON, *(FREESTANDING if tool.zig else ()), *BARE]
+        _call([*tool.compiler, *flags, "-c", str(path), "-o", str(made)], work, target)
         plain.insert(0, made)
     output.unlink(missing_ok=True)
     _call([*tool.archiver, "rcsD", str(output), *(str(path) for path in plain)], work, target)

@@ -10,8 +10,9 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-from fleetui.workshop.codegen import raw
+from fleetui.workshop.codegen import hide, raw
 from fleetui.workshop.codegen.accelerators import Foreign
 from fleetui.workshop.kernel import Kernel
 from fleetui.workshop.progress import Progress
@@ -65,7 +66,7 @@ def _compiled(
                 progress.step(start, len(kernels), batch[0].key)
                 module = raw.lower(batch, [names[kernel.key] for kernel in batch], target)
                 path = folder / f"kernels{start // BATCH}.o"
-                waiting.append(threads.submit(raw.object_file, module, target, str(path)))
+                waiting.append(threads.submit(_write, module, target, path))
                 paths.append(path)
             for index, future in enumerate(waiting):
                 future.result()
@@ -74,3 +75,11 @@ def _compiled(
             for future in waiting:
                 future.cancel()
     return paths
+
+
+def _write(module: Any, target: Target, path: Path) -> None:
+    raw.object_file(module, target, str(path))
+    if target.os == "windows":
+        hide.windows(path)
+    elif target.os == "macos":
+        hide.macos(path)

@@ -1,9 +1,16 @@
 /* The pool: one job at a time, its pieces drawn from a counter; waiting means spinning, then sleeping. */
 #if defined(__linux__)
-#include <errno.h>
+#if __has_include(<sys/syscall.h>)
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+#else /* Android, without its headers */
+#define SYS_futex 98
+#define CLOCK_MONOTONIC 1
+struct timespec { long tv_sec, tv_nsec; };
+long syscall(long number, ...);
+int clock_gettime(int clock, struct timespec *now);
+#endif
 static void pool_sleep(uint32_t *word, uint32_t seen) { syscall(SYS_futex, word, 128 /* wait, private */, seen, 0, 0, 0); }
 static void pool_wake(uint32_t *word) { syscall(SYS_futex, word, 129 /* wake, private */, 0x7fffffff, 0, 0, 0); }
 #elif defined(_WIN32)
