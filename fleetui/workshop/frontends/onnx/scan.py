@@ -12,6 +12,7 @@ import numpy as np
 
 from fleetui.workshop.errors import ShapeError, UnsupportedError, WorkshopError
 from fleetui.workshop.frontends.base import Port, Problem, Report
+from fleetui.workshop.frontends.onnx import operators
 from fleetui.workshop.frontends.onnx.call import CONTRIB, OPERATORS
 from fleetui.workshop.frontends.onnx.importer import Importer, trees, unknown
 from fleetui.workshop.frontends.onnx.reading import OPSET_NEWEST, Source, nodes_of, title_of
@@ -76,6 +77,7 @@ def problems_of(source: Source, specs: Sequence[InputSpec]) -> tuple[list[Proble
 
 def unknown_operators(source: Source) -> list[UnsupportedError]:
     """Found without importing anything."""
+    operators.load()
     refusals: list[UnsupportedError] = []
     for node, _, where in nodes_of(source):
         domain = "" if node.domain == "ai.onnx" else node.domain

@@ -252,14 +252,13 @@ def _to(c: Call) -> str:
 @operator("BitCast")
 def bit_cast(c: Call) -> Result:
     x, to = c.value(0), c.dtype_attr("to")
-    if BITS[x.dtype] != BITS[to] or "bool" in {x.dtype, to}.difference({x.dtype} & {to}):
+    if BITS[x.dtype] != BITS[to]:
         c.broken(f"reads {x.dtype} as {to}, which has another width")
     if x.dtype == to:
         return x
     if x.data is not None:
         return c.importer.builder.constant(np.ascontiguousarray(x.data).view(numpy_dtype(to)), dtype=to)
-    whole = {x.dtype, to} <= {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
-    if whole:
+    if ("int" in x.dtype or x.dtype == "bool") and "int" in to:
         return c.cast(x, to)  # two's complement: the numeric cast wraps to the same bits
     return c.refuse("reads the bits of a computed tensor as another type")
 

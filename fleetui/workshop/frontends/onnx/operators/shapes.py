@@ -214,7 +214,8 @@ def _bounds(low: int, high: int, step: int, size: int) -> tuple[int, int, int]:
     count = len(range(start, stop, step))
     if count == 0:
         return 0, 0, 1
-    return start, start + count * step if step > 0 else max(-1, start + count * step), step
+    last = start + (count - 1) * step
+    return start, last + 1 if step > 0 else last - 1, step
 
 
 @operator("Pad")
