@@ -234,7 +234,8 @@ def conv_transpose(c: Call) -> Result:
     if sizes:
         sizes = sizes[-spatial:]
     elif auto in {"SAME_UPPER", "SAME_LOWER"}:
-        sizes = [strides[i] * x.shape[2 + i] for i in range(spatial)]
+        # Where windows do not reach from one to the next, nothing is added to come to the full size.
+        sizes = [min(strides[i] * x.shape[2 + i], full[i] + extra[i]) for i in range(spatial)]
     before, after = list(pads[:spatial]), list(pads[spatial:])
     if auto == "VALID":
         before, after = [0] * spatial, [0] * spatial

@@ -140,9 +140,12 @@ def qlinear_conv(c: Call) -> Result:
 def _narrowed(c: Call, total: Value, scale: Value, y_scale: Value, y_zero: Value) -> Value:
     if scale.size == 1:
         scale = c.reshape(scale, [])
-    real = c.op("mul", c.cast(total, "float32"), c.cast(scale, "float32"))
     if y_scale.size == 1:
         y_scale, y_zero = c.reshape(y_scale, []), c.reshape(y_zero, [])
-    return c.op(
-        "quantize", real, c.cast(y_scale, "float32"), y_zero, axis=max(0, total.rank - 2), dtype=y_zero.dtype
-    )
+    ones = c.full(y_zero.shape, 1, "float32")
+    if y_scale.rank == 1:  # one for each row, as the first operand's
+        y_scale = c.reshape(y_scale, [y_scale.size, 1])
+    # One factor for all three scales: ties then round as they do in ONNX Runtime.
+    factor = c.op("div", c.cast(scale, "float32"), c.cast(y_scale, "float32"))
+    real = c.op("mul", c.cast(total, "float32"), factor)
+    return c.op("quantize", real, ones, y_zero, axis=max(0, total.rank - 2), dtype=y_zero.dtype)

@@ -63,7 +63,10 @@ def grid_sample(c: Call) -> Result:
         place = _plus(c, _times(c, part, half), half if corners else half - 0.5)
         if mode == "nearest":
             place = c.op("round", place)
-        at.append(_kept_in(c, place, size, padding, corners))
+        # Cubic taps reach beyond the edge, so that there it is each tap that is kept inside, not their centre.
+        at.append(
+            _kept_in(c, place, size, "zeros" if mode == "cubic" and padding == "border" else padding, corners)
+        )
     base = _batch_base(c, x.shape[0], prod(sizes), x.rank - 1)
     out = c.cast(_sampled(c, rows, at, sizes, base, mode, padding, corners), x.dtype)
     return c.transpose(out, [0, out.rank - 1, *range(1, out.rank - 1)])

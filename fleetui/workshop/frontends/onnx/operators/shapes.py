@@ -209,7 +209,9 @@ def slice_(c: Call) -> Result:
 
 
 def _bounds(low: int, high: int, step: int, size: int) -> tuple[int, int, int]:
-    """Python's slice rule; an empty range becomes ``start == stop``."""
+    """Nearly Python's slice rule: a start beyond the beginning is the beginning even where steps go backwards."""
+    if step < 0 and low < -size and size:
+        low = 0
     start, stop, step = slice(low, high, step).indices(size)
     count = len(range(start, stop, step))
     if count == 0:
