@@ -11,9 +11,9 @@ A rule that has just computed an element of its anchor (a convolution's finished
 ``load(value, index)`` is the rule's: it reads one element of an extra, at an index that is already broadcast
 (zeros along axes of length one, leading axes gone; rank 0 gives no index). ``reader`` makes one from te tensors or
 TIR buffers. Constants of one element never become an extra: they stand in the code, and in the signature. All
-nodes of the group that are not the anchor belong to the chain, and everything in it is elementwise and has the
-shape of the anchor's output, or broadcasts to it: ``fuse.partition`` sees to that. A rule that computes the values
-of a whole vector puts ``apply`` into a vector loop, as any scalar expression.
+nodes of the group that are neither the anchor nor lead to it belong to the chain, and every one of them is
+elementwise and has the shape of the anchor's output: ``fuse.partition`` sees to that. A rule that computes a whole
+vector puts ``apply`` into a vector loop, as any scalar expression.
 
 Without a chain ``apply`` only converts to the output's dtype, ``extra`` is empty and ``out`` the anchor's output.
 """
@@ -162,15 +162,30 @@ def node_key(node: Node, number: Mapping[Value, int]) -> str:
     return f"{made}={node.op}({','.join(inputs)};{attrs})"
 
 
+def before(group: Group) -> list[Node]:
+    """The nodes of a group that lead to its anchor, in order."""
+    found: set[Node] = set()
+    wanted = {value for value in group.anchor.inputs if value is not None}
+    for node in reversed(group.nodes):
+        if node is not group.anchor and any(out in wanted for out in node.outputs):
+            found.add(node)
+            wanted.update(value for value in node.inputs if value is not None)
+    return [node for node in group.nodes if node in found]
+
+
 class Epilogue:
-    """See the module. ``anchor_out``: what the anchor makes; ``out``: what the group gives away."""
+    """See the module. ``anchor_out``: what the anchor makes; ``out``: what the group gives away.
+
+    ``before`` has the nodes that lead to the anchor: a chain before a reduction, the expansion of small weights.
+    """
 
     def __init__(self, group: Group) -> None:
         if len(group.anchor.outputs) != 1 or len(group.outputs) != 1:
             raise BugError(f"{group.anchor.op} has several outputs: nothing can be fused behind it")
         self.anchor_out = group.anchor.output
         self.out = group.outputs[0]
-        self.nodes = [node for node in group.nodes if node is not group.anchor]
+        self.before = before(group)
+        self.nodes = [node for node in group.nodes if node is not group.anchor and node not in self.before]
         made = {out for node in group.nodes for out in node.outputs}
         extra: dict[Value, None] = {}
         for node in self.nodes:
