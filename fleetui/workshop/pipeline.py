@@ -82,9 +82,8 @@ class Prepared:
 
     @property
     def workspace(self) -> int:
-        if self.rows.any:
-            return self.program.work_bytes + self.program.scratch_bytes
-        return self.program.work_bytes + self.program.scratch_bytes * entry.WORKERS
+        """Bytes for one call of the batch the kernels are made for."""
+        return entry.share_of(self.program, self.rows)
 
 
 def refuse_target(target: Target) -> TargetError:
@@ -148,7 +147,7 @@ def _rows(made: Program, options: Options) -> Rows:
     leading = {value.shape[0] if value.rank else 0 for value in ports}
     batched = len(leading) == 1 and 0 not in leading and bool(made.graph.inputs)
     fixed = leading.pop() if batched else 1
-    if batched and made.launches and not made.work_bytes and not made.scratch_bytes:
+    if batched and made.launches and not made.work_bytes:
         whole = all(
             ref.offset == 0 for launch in made.launches for ref in launch.refs if ref.space in {"input", "output"}
         )

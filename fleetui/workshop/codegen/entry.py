@@ -71,6 +71,12 @@ def said(words: str) -> str:
     return re.sub(r"[^A-Za-z0-9 _.,:+@\-\[\]()]", "_", words)[:100]
 
 
+def share_of(program: Program, rows: Rows) -> int:
+    """Workspace of a call; where a call goes through rows one by one, of each thread of it."""
+    alone = rows.any and not rows.direct
+    return program.work_bytes + program.scratch_bytes * (1 if alone else WORKERS)
+
+
 class _Writer:
     def __init__(
         self, program: Program, symbols: dict[str, str], target: Target, rows: Rows, prefix: str, embed: bool
@@ -188,7 +194,9 @@ typedef struct {{
             most = self._pieces(launch)
             fallible = _fallible(launch.kernel.func)
             if self.rows.direct:
-                run = f"split(host, step_{index}, f, f->rows < {PIECES} ? f->rows : {PIECES})"
+                cap = WORKERS if self.program.scratch_bytes else PIECES
+                share = f"f->rows / {max(1, launch.kernel.grain)}"
+                run = f"split(host, step_{index}, f, {share} < {cap} ? {share} : {cap})"
             elif most > 1:
                 run = f"split(host, step_{index}, f, {most})"
             elif fallible:
@@ -234,7 +242,7 @@ typedef struct {{
 
     def _share(self) -> int:
         """Workspace of one row, or of one call."""
-        return self.program.work_bytes + self.program.scratch_bytes * (1 if self.rows.any else WORKERS)
+        return share_of(self.program, self.rows)
 
     def _weights(self) -> str:
         return "(const char *)weights_" if self.embed and self.program.weights_bytes else "weights"
@@ -256,7 +264,7 @@ static int run(const void *const *inputs, void *const *outputs, uint32_t rows, c
     def _rows(self) -> str:
         if self.rows.direct:
             return f"""\
-FM_API size_t FM(workspace)(uint32_t rows) {{ (void)rows; return 0; }}
+FM_API size_t FM(workspace)(uint32_t rows) {{ return rows ? {self._share()} : 0; }}
 
 static int run(const void *const *inputs, void *const *outputs, uint32_t rows, const void *weights, void *workspace,
                const fm_host *host) {{

@@ -120,9 +120,7 @@ def _shared(
     call([*args, source.name, *(str(path) for path in objects), "-o", str(output), *ends])
 
 
-def _archive(
-    tool: Linker, target: Target, source: Path, objects: Sequence[Path], output: Path, work: Path
-) -> None:
+def _archive(tool: Linker, target: Target, source: Path, objects: Sequence[Path], output: Path, work: Path) -> None:
     plain = [path for path in objects if path.suffix != ".c"]
     for path in (source, *(path for path in objects if path.suffix == ".c")):
         made = work / f"{path.stem}.c.o"

@@ -16,8 +16,7 @@ from math import prod
 
 from fleetui.workshop.graph.ir import Graph, Node, Shape, Value
 from fleetui.workshop.kernel import Group, Placement, dense_strides
-
-SAME_ORDER = frozenset({"reshape", "identity"})
+from fleetui.workshop.schedules.fuse import is_view
 
 
 @dataclass(slots=True)
@@ -211,10 +210,7 @@ def _same_order(group: Group) -> tuple[Value, Value] | None:
 
 
 def _keeps_order(node: Node) -> bool:
-    if node.op == "transpose":
-        moved = [axis for axis in node.attrs["perm"] if node.input(0).shape[axis] != 1]
-        return moved == sorted(moved)
-    return node.op in SAME_ORDER
+    return node.op not in {"slice", "concat"} and is_view(node)
 
 
 def _cut(group: Group) -> Node | None:
