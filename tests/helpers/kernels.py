@@ -88,9 +88,7 @@ class Memory:
 
     def flat(self, buffer: Value | Temporary | Packed) -> Array:
         if buffer not in self.buffers:
-            if isinstance(buffer, Packed):
-                whole = np.ascontiguousarray(buffer.data).reshape(-1)
-            elif isinstance(buffer, Value) and buffer.data is not None:
+            if isinstance(buffer, Packed) or (isinstance(buffer, Value) and buffer.data is not None):
                 whole = np.ascontiguousarray(buffer.data).reshape(-1)
             else:
                 dtype = numpy_dtype(buffer.dtype)
