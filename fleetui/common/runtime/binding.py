@@ -48,8 +48,8 @@ class Library:
         try:
             self.dll = ctypes.CDLL(name)
             self._name = f"{prefix}_fm_" if prefix else "fm_"
-            self.call = self._function("call", ctypes.c_int)
-            abi = self._function("abi", ctypes.c_uint32)()
+            self.call = self.function("call", ctypes.c_int)
+            abi = self.function("abi", ctypes.c_uint32)()
         except (OSError, AttributeError) as error:
             raise LoadError(
                 f"{path} is not a compiled model for this machine: {error}", "Compile it for this target"
@@ -59,19 +59,23 @@ class Library:
                 f"{path} speaks version {abi} of the interface, this program version {ABI}",
                 "Compile the model again" if abi < ABI else "Update FleetUI",
             )
-        self.weights: int = self._function("weights", ctypes.c_size_t)()
-        self.workspace = self._function("workspace", ctypes.c_size_t, ctypes.c_uint32)
+        self.weights: int = self.function("weights", ctypes.c_size_t)()
+        self.workspace = self.function("workspace", ctypes.c_size_t, ctypes.c_uint32)
 
-    def _function(self, name: str, result: Any, *arguments: Any) -> Any:
+    def function(self, name: str, result: Any, *arguments: Any) -> Any:
         function = self.dll[self._name + name]  # by index: a function object of our own
         function.restype = result
         if arguments:
             function.argtypes = arguments
         return function
 
+    def address(self, name: str) -> int:
+        where: int | None = ctypes.cast(self.dll[self._name + name], ctypes.c_void_p).value
+        return where or 0
+
     def pool(self, name: str, result: Any, *arguments: Any) -> Any:
         try:
-            return self._function(f"pool_{name}", result, *arguments)
+            return self.function(f"pool_{name}", result, *arguments)
         except AttributeError:
             raise LoadError("This model brings no threads", "Call it without a pool") from None
 

@@ -13,7 +13,7 @@ import mmap
 import threading
 import weakref
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fleetui.common.runtime.binding import ABI, ALIGN, Bound, Library, address, aligned
+from fleetui.common.runtime.direct import builtin
 from fleetui.common.runtime.errors import LoadError, RunError
 from fleetui.common.runtime.pool import Pool
 
@@ -81,12 +82,10 @@ def _mapped(path: Path, size: int) -> Weights:
 
 
 class Session:
-    """Buffers bound to a model: fill ``inputs``, call, read ``outputs``. The arrays stay the same ones."""
+    """Buffers bound to a model: fill ``inputs``, call, read ``outputs``. The arrays stay the same ones.
 
-    __slots__ = (
-        "_bound", "_call", "_in", "_keep", "_out", "_pointer", "_ports_in", "_ports_out",
-        "inputs", "outputs", "rows",
-    )  # fmt: skip
+    ``call`` is the shortest way to run it; hold on to it where nanoseconds count.
+    """
 
     def __init__(self, model: Model, rows: int = 0, pool: Pool | None = None) -> None:
         rows = rows or model.rows
@@ -94,7 +93,6 @@ class Session:
             raise RunError(2)
         library = model.library
         self.rows = rows
-        self._call = library.call
         self.inputs = {port.name: _buffer(port.of(rows, model.rows), port.dtype) for port in model.ports}
         self.outputs = {port.name: _buffer(port.of(rows, model.rows), port.dtype) for port in model.results}
         self._in = (ctypes.c_void_p * max(1, len(self.inputs)))(*map(address, self.inputs.values()))
@@ -106,44 +104,62 @@ class Session:
             model.weights.address if model.weights is not None else None, address(workspace), host or None,
         )  # fmt: skip
         self._pointer = ctypes.byref(self._bound)
-        self._keep = (model.weights, workspace, pool, library)
-        self._ports_in = [(index, name, array) for index, (name, array) in enumerate(self.inputs.items())]
-        self._ports_out = [(index, name, array) for index, (name, array) in enumerate(self.outputs.items())]
+        self._library = library
+        keep = (
+            self._in,
+            self._out,
+            list(self.inputs.values()),
+            list(self.outputs.values()),
+            workspace,
+            model.weights,
+            pool,
+        )
+        self.call: Callable[[], None] = builtin(library, self._bound, keep) or self._through_ctypes
+        self._keep = keep
+        self._feeds = [(name, place, place.shape, place.dtype) for name, place in self.inputs.items()]
+        self._small = all(a.nbytes <= COPY_BYTES for a in (*self.inputs.values(), *self.outputs.values()))
 
     def __call__(self) -> None:
-        if code := self._call(self._pointer):
+        self.call()
+
+    def _through_ctypes(self) -> None:
+        if code := self._library.call(self._pointer):
             raise RunError(code)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Arrays in, fresh arrays out; what is big is read and written where it lies."""
-        lent: list[Any] = []
-        for index, name, place in self._ports_in:
-            try:
-                given = feeds[name]
-            except KeyError:
-                raise RunError(1) from None
-            if given.__class__ is not np.ndarray or given.shape != place.shape or given.dtype != place.dtype:
+        if not self._small:
+            return self._run_big(feeds)
+        for name, place, shape, dtype in self._feeds:
+            given = feeds.get(name)
+            if given.__class__ is not np.ndarray or given.dtype is not dtype or given.shape != shape:
                 given = _fitting(name, given, place)
-            if place.nbytes <= COPY_BYTES or not (given.flags.c_contiguous and given.flags.aligned):
-                place[...] = given
-            else:
+            place[...] = given
+        self.call()
+        return {name: place.copy() for name, place in self.outputs.items()}
+
+    def _run_big(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        lent: list[tuple[Any, int, Array]] = []
+        for index, (name, place, _, _) in enumerate(self._feeds):
+            given = _fitting(name, feeds.get(name), place)
+            if place.nbytes > COPY_BYTES and given.flags.c_contiguous and given.flags.aligned:
                 self._in[index] = address(given)
                 lent.append((self._in, index, place))
+            else:
+                place[...] = given
         made: dict[str, Array] = {}
-        for index, name, place in self._ports_out:
+        for index, (name, place) in enumerate(self.outputs.items()):
             if place.nbytes > COPY_BYTES:
-                made[name] = fresh = np.empty(place.shape, place.dtype)
+                fresh = np.empty(place.shape, place.dtype)
                 self._out[index] = address(fresh)
                 lent.append((self._out, index, place))
+                made[name] = fresh
         try:
-            if code := self._call(self._pointer):
-                raise RunError(code)
+            self.call()
         finally:
             for pointers, index, place in lent:
                 pointers[index] = address(place)
-        if len(made) == len(self._ports_out):
-            return made
-        return {name: made[name] if name in made else place.copy() for _, name, place in self._ports_out}
+        return {name: made[name] if name in made else place.copy() for name, place in self.outputs.items()}
 
 
 class Model:
@@ -164,7 +180,8 @@ class Model:
         self._own = self.session()
         self.inputs = self._own.inputs
         self.outputs = self._own.outputs
-        self._shelf: dict[int, deque[Session]] = {self.rows: deque()}
+        self.call = self._own.call
+        self._shelf: deque[Session] = deque()
 
     @classmethod
     def load(cls, folder: Path | str, *, pool: Pool | None = None, check: bool = False) -> Model:
@@ -194,23 +211,17 @@ class Model:
 
     def __call__(self) -> None:
         """Run on the model's own buffers."""
-        own = self._own
-        if code := own._call(own._pointer):  # noqa: SLF001 - one call less on the shortest path
-            raise RunError(code)
+        self.call()
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
         """Arrays in, fresh arrays out, from any number of threads."""
-        rows = self.rows
-        if self.any_rows and self.ports:
-            given = feeds.get(self.ports[0].name)
-            rows = len(given) if given is not None else rows
-            if rows not in self._shelf:
-                return self.session(rows).run(feeds)
-        shelf = self._shelf[rows]
+        if self.any_rows and (given := feeds.get(self.ports[0].name)) is not None and len(given) != self.rows:
+            return self.session(len(given)).run(feeds)
+        shelf = self._shelf
         try:
             session = shelf.pop()
         except IndexError:
-            session = self.session(rows)
+            session = self.session()
         try:
             return session.run(feeds)
         finally:
@@ -235,6 +246,8 @@ def _buffer(shape: tuple[int, ...], dtype: str) -> Array:
 
 def _fitting(name: str, given: Any, place: Array) -> Array:
     """What was given as an array of the input's shape and dtype, or a sentence."""
+    if given is None:
+        raise LoadError(f"The input {name} was not given", "Give an array for every input of the model")
     array = np.asarray(given)
     if array.shape != place.shape:
         raise LoadError(f"The input {name} has shape {list(array.shape)}, the model wants {list(place.shape)}")

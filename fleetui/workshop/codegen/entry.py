@@ -96,7 +96,7 @@ class _Writer:
         parts += [self._step(index, launch) for index, launch in enumerate(self.program.launches)]
         parts += [self._once(), self._checks(), self._rows() if self.rows.any else self._fixed(), self._exports()]
         if pool:
-            parts.append('#include "pool.h"')
+            parts.append('#include "pool.h"\n#include "python.h"')
         if self.target.os == "windows":
             parts.append('#include "windows.h"')
         return "\n".join(part for part in parts if part) + "\n"

@@ -21,7 +21,7 @@ from fleetui.workshop.errors import LimitError, MissingExtra, TargetError, Works
 from fleetui.workshop.target import Target
 
 EXPORTS = ("abi", "workspace", "weights", "run", "call")
-POOL = ("pool_size", "pool_open", "pool_work", "pool_host", "pool_close")
+POOL = ("pool_size", "pool_open", "pool_work", "pool_host", "pool_close", "python_use", "python_call")
 TIMEOUT_S = 300
 ZIG = (sys.executable, "-m", "ziglang")
 
@@ -66,7 +66,7 @@ def link(
     tool = linker(target)
     source = work / "entry.c"
     source.write_text(entry, "utf-8")
-    for name in ("fleet_model.h", "pool.h", "windows.h"):
+    for name in ("fleet_model.h", "pool.h", "python.h", "windows.h"):
         (work / name).write_text(resource(name), "utf-8")
     if target.static:
         _archive(tool, target, source, objects, output, work)

@@ -12,10 +12,12 @@ from pathlib import Path
 Call = Callable[[Sequence[str]], None]
 
 _BOTH = (
-    "acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh erf erfc exp exp2 expm1 fdim floor fma fmax fmin "
-    "fmod frexp hypot ldexp lgamma log log10 log1p log2 logb lrint lround modf nearbyint nextafter pow remainder rint "
-    "round scalbn sin sinh sqrt tan tanh tgamma trunc"
-).split()
+    "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil", "copysign", "cos", "cosh",
+    "erf", "erfc", "exp", "exp2", "expm1", "fdim", "floor", "fma", "fmax", "fmin", "fmod", "frexp", "hypot",
+    "ldexp", "lgamma", "log", "log10", "log1p", "log2", "logb", "lrint", "lround", "modf", "nearbyint",
+    "nextafter", "pow", "remainder", "rint", "round", "scalbn", "sin", "sinh", "sqrt", "tan", "tanh",
+    "tgamma", "trunc",
+)  # fmt: skip
 
 WINDOWS = {
     "ucrtbase.dll": ("memcpy", "memmove", "memset", "memcmp", *_BOTH, *(f"{name}f" for name in _BOTH)),

@@ -77,6 +77,21 @@ FM_API int FM(pool_work)(void *pool, uint32_t index); /* index from 1 to threads
 FM_API const fm_host *FM(pool_host)(void *pool);
 FM_API void FM(pool_close)(void *pool);
 
+/* For fleetui.common.runtime (shared objects only): functions of CPython's stable interface, by their addresses. */
+typedef struct fm_python {
+    size_t size;
+    void *(*pointer)(void *capsule, const char *name); /* PyCapsule_GetPointer */
+    void *(*save)(void);                               /* PyEval_SaveThread */
+    void (*restore)(void *state);                      /* PyEval_RestoreThread */
+    void *(*number)(long value);                       /* PyLong_FromLong */
+    void (*raise)(void *error, void *value);           /* PyErr_SetObject */
+    void (*keep)(void *object);                        /* Py_IncRef */
+    void (*release)(void *object);                     /* Py_DecRef */
+    void *none, *error;
+} fm_python;
+FM_API void FM(python_use)(const fm_python *functions);
+FM_API void *FM(python_call)(void *self, void *nothing);
+
 #ifdef __cplusplus
 }
 #endif
