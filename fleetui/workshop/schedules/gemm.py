@@ -80,24 +80,36 @@ class Plan:
         return f"{self.rows}x{self.vectors}x{self.lanes}c{self.chunk}"
 
 
-class Left(Protocol):
-    """One element of the left operand."""
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """Where in the right operand a sum is being made. ``column`` is the panel's first; ``block`` as in Right."""
 
-    def __call__(self, batch: Expr, row: Expr, k: Expr) -> Expr: ...
+    batch: Expr
+    panel: Expr
+    column: Expr
+    block: Expr
+
+
+Left = Callable[[Expr, Expr, Expr], Expr]
+"""``left(batch, row, k)``: one element of the left operand, in the dtype of the sums."""
 
 
 class Right(Protocol):
     """Panels of the right operand. ``step`` depths are read together (two where two share a byte)."""
 
-    step: int
-    block: int
-    """Depths that share a scale (0: there are none); a multiple of ``step``."""
+    @property
+    def step(self) -> int: ...
 
-    def read(self, batch: Expr, panel: Expr, k: Expr, part: int, start: int, width: int) -> Expr:
+    @property
+    def block(self) -> int:
+        """Depths that share a scale (0: there are none); a multiple of ``step``."""
+        ...
+
+    def read(self, at: Spot, k: Expr, part: int, start: int, width: int) -> Expr:
         """A vector of ``width`` columns from ``start`` within the panel, at depth ``k + part``, part < step."""
         ...
 
-    def scale(self, batch: Expr, panel: Expr, block: Expr, start: int, width: int) -> Expr:
+    def scale(self, at: Spot, start: int, width: int) -> Expr:
         """What the sum over one block is multiplied with."""
         ...
 
@@ -174,7 +186,7 @@ def choose_plan(size: Size, target: Target, bits: int = 32, *, decode: float = 0
 def _chunk(size: Size, plan: Plan, target: Target, bits: int) -> int:
     """Row blocks per task: the rows of a task fit half the second-level cache, and there are tasks enough."""
     blocks = max(1, size.rows // plan.rows)
-    fitting = max(1, (target.l2 // 2) // (plan.rows * size.depth * bits // 8))
+    fitting = max(1, (target.l2 // 2) // max(1, plan.rows * size.depth * bits // 8))
     chunk = min(blocks, fitting)
     tasks = size.batch * plan.panels(size)
     seconds = size.flops / (target.gflops * 1e9)
@@ -206,6 +218,8 @@ class Product:
     dtype: str = "float32"
     overlap: bool = False
     """The last panel is moved back to end with the last column (right operands that are not padded)."""
+    heavy: bool = False
+    """Finishing takes so many instructions that it is not written out for every register."""
 
     def body(self) -> Stmt:
         """The whole product, its tasks in the parallel loop."""
@@ -273,6 +287,8 @@ class Product:
         slots = len(parts) * lanes
         sums, made = local("sum", chains * rows * slots, self.dtype)
         out: list[Stmt] = [made]
+        column = self.first_column(panel)
+        spot = Spot(batch, panel, column, integer(0))
 
         def at(chain: int, i: int, j: int) -> int:
             return (chain * rows + i) * slots + j * lanes
@@ -285,13 +301,15 @@ class Product:
                 for j, (_, w) in enumerate(parts)
             ]
 
-        def multiply(target: Expr, k: Expr, depths: int, first: int = 0, among: int = chains) -> list[Stmt]:
+        def multiply(
+            target: Expr, spot: Spot, k: Expr, depths: int, first: int = 0, among: int = chains
+        ) -> list[Stmt]:
             """``depths`` steps from ``k`` on, into the sums ``first`` to ``first + among`` in turn."""
             statements: list[Stmt] = []
             for d in range(depths):
                 chain, part = first + (d // step) % among, d % step
                 base = k + integer(d - part)
-                vectors = [self.right.read(batch, panel, base, part, s, w) for s, w in parts]
+                vectors = [self.right.read(spot, base, part, s, w) for s, w in parts]
                 for i in range(rows):
                     one = self.left(batch, row + integer(i), k + integer(d))
                     for j, (_, w) in enumerate(parts):
@@ -300,7 +318,7 @@ class Product:
                         statements.append(store(target, where, total))
             return statements
 
-        def walk(target: Expr, start: Expr, length: int) -> list[Stmt]:
+        def walk(target: Expr, spot: Spot, start: Expr, length: int) -> list[Stmt]:
             each = chains // streams
             unroll = step * each * max(1, CHAIN // (rows * len(parts) * each * step))
             far = length // streams // unroll * unroll
@@ -310,12 +328,12 @@ class Product:
                 return sequence(
                     part
                     for s in range(streams)
-                    for part in multiply(target, near + integer(s * far), unroll, s * each, each)
+                    for part in multiply(target, spot, near + integer(s * far), unroll, s * each, each)
                 )
 
             statements: list[Stmt] = [serial("k", far // unroll, both)] if far else []
             if length > far * streams:
-                statements += multiply(target, start + integer(far * streams), length - far * streams)
+                statements += multiply(target, spot, start + integer(far * streams), length - far * streams)
             return statements
 
         def gather(target: Expr) -> list[Stmt]:
@@ -339,9 +357,13 @@ class Product:
             out += clear(sums, 1)
 
             def scaled(b: Expr, length: int) -> Stmt:
-                statements = [*clear(inner, chains), *walk(inner, b * integer(block), length), *gather(inner)]
+                statements = [
+                    *clear(inner, chains),
+                    *walk(inner, replace(spot, block=b), b * integer(block), length),
+                    *gather(inner),
+                ]
                 for j, (s, w) in enumerate(parts):
-                    factor = self.right.scale(batch, panel, b, s, w)
+                    factor = self.right.scale(replace(spot, block=b), s, w)
                     for i in range(rows):
                         total = (
                             load(sums, [integer(at(0, i, j))], w) + load(inner, [integer(at(0, i, j))], w) * factor
@@ -355,8 +377,9 @@ class Product:
             if rest:
                 out.append(scaled(integer(whole), rest))
         else:
-            out += [*clear(sums, chains), *walk(sums, integer(0), depth), *gather(sums)]
-        column = self.first_column(panel)
+            out += [*clear(sums, chains), *walk(sums, spot, integer(0), depth), *gather(sums)]
+        if self.heavy and rows * len(parts) > 1:
+            return sequence([*out, *self._elsewhere(sums, at, batch, row, rows, column, parts, width)])
         for i in range(rows):
             for j, (s, w) in enumerate(parts):
                 for begin, count in pieces(min(w, width - s), lanes):
@@ -368,6 +391,48 @@ class Product:
 
                     out.append(vector(count, element))
         return sequence(out)
+
+    def _elsewhere(
+        self,
+        sums: Expr,
+        at: Callable[[int, int, int], int],
+        batch: Expr,
+        row: Expr,
+        rows: int,
+        column: Expr,
+        parts: list[tuple[int, int]],
+        width: int,
+    ) -> list[Stmt]:
+        """Sums go to memory first and are finished in a loop: long chains would be repeated for every register."""
+        lanes = self.plan.lanes
+        done, made = local("done", rows * len(parts) * lanes, self.dtype)
+        out: list[Stmt] = [made]
+        for i in range(rows):
+            for j, (_, w) in enumerate(parts):
+                value = load(sums, [integer(at(0, i, j))], w)
+                out.append(store(done, [lanes_at(at(0, i, j), w)], value))
+        line = len(parts) * lanes
+        full = sum(1 for s, w in parts if min(w, width - s) == lanes)
+
+        def finished(i: Expr, slot: Expr, offset: Expr, count: int) -> Stmt:
+            def element(lane: Expr) -> Stmt:
+                value = load(done, [i * integer(line) + slot + lane], 1)
+                return self.finish(batch, row + i, column + offset + lane, value)
+
+            return vector(count, element)
+
+        def line_of(i: Expr) -> Stmt:
+            statements: list[Stmt] = []
+            if full:
+                statements.append(
+                    serial("v", full, lambda v: finished(i, v * integer(lanes), v * integer(lanes), lanes))
+                )
+            for j, (s, w) in enumerate(parts[full:], full):
+                for begin, count in pieces(min(w, width - s), lanes):
+                    statements.append(finished(i, integer(j * lanes + begin), integer(s + begin), count))
+            return sequence(statements)
+
+        return [*out, serial("i", rows, line_of)]
 
 
 def _chains(accumulators: int, depth: int, step: int) -> int:
