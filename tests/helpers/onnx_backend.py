@@ -90,6 +90,12 @@ def cases() -> tuple[Case, ...]:
     return tuple(sorted(found, key=lambda case: (case.kind, case.name)))
 
 
+def light_models() -> list[Path]:
+    import onnx
+
+    return sorted((Path(onnx.__file__).parent / "backend" / "test" / "data" / "light").glob("*.onnx"))
+
+
 def sample(count: int) -> list[Case]:
     """Evenly spread over all cases that are about numbers."""
     able = [case for case in cases() if case.numbers and case.kind != "real"]
@@ -233,6 +239,7 @@ def judged(made: Ready, execute: Executor) -> Outcome:
         given = {value.name: feeds[value.name] for value in graph.inputs}
         try:
             got = execute(graph, given)
+            got = {name: got[name] for name, _ in wanted}
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
             return _outcome(case, "crashed", f"{type(error).__name__}: {error}", made.fixed)
         for name, ref in wanted:

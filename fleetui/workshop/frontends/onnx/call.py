@@ -272,7 +272,7 @@ class Call:
 
     def view(self, x: Value, data: Array) -> Value:
         """The same constant seen differently: weights of any size are never copied."""
-        return self.importer.builder.constant(data, name=x.name, dtype=x.dtype)
+        return Value(x.name, tuple(data.shape), x.dtype, data)  # by its own name: doubles are renamed at the end
 
     def broadcast(self, x: Value, shape: Sequence[int]) -> Value:
         want = tuple(int(d) for d in shape)

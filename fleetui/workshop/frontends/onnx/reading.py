@@ -83,6 +83,7 @@ def check(model: Any, folder: Path | None, size: int = 0, title: str = "The mode
             f"'{title}' is written in ONNX format {model.ir_version}; the newest known here is {IR_NEWEST}",
             "Export it with an older version of onnx",
         )
+    _texts(model, title)
     source = Source(model, folder, size)
     source.opsets = _opsets(model.opset_import, title)
     if not source.opsets:
@@ -102,6 +103,23 @@ def check(model: Any, folder: Path | None, size: int = 0, title: str = "The mode
         source.bytes += external_total(stored, folder)
     _order(model.graph, set(), "graph", DEPTH)
     return source
+
+
+def _texts(message: Any, title: str) -> None:
+    """Protobuf hands out a string that is not UTF-8 as bytes: no name in a model may be one."""
+    for kind, value in message.ListFields():
+        several = (value,) if isinstance(value, (str, bytes)) or hasattr(value, "ListFields") else value
+        if kind.type == kind.TYPE_STRING:
+            if any(isinstance(text, bytes) for text in several):
+                raise ModelError(f"'{title}' is damaged: its {kind.name} is not text", EXPORT)
+        elif kind.type == kind.TYPE_MESSAGE:
+            for inner in several:
+                if inner.DESCRIPTOR.name != "TensorProto":
+                    _texts(inner, title)
+                elif isinstance(inner.name, bytes) or any(
+                    isinstance(text, bytes) for entry in inner.external_data for text in (entry.key, entry.value)
+                ):
+                    raise ModelError(f"'{title}' is damaged: a weight's name is not text", EXPORT)
 
 
 def _opsets(imports: Iterable[Any], title: str) -> dict[str, int]:
