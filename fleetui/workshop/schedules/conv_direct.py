@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from fleetui.workshop.schedules import emit
 from fleetui.workshop.schedules.conv_shape import ConvShape, panels
@@ -19,6 +20,10 @@ from fleetui.workshop.schedules.emit import Buffer, Expr, Stmt, load
 
 Finish = Callable[[Expr, tuple[Expr, Expr, Expr, Expr]], Sequence[Stmt]]
 """The finished sum of one output element and its place (image, y, x, channel) → statements storing it."""
+
+
+Read = Callable[[Expr, Expr, Expr, Expr], Expr]
+"""The input element at (image, y, x, channel), in whatever layout it lies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +46,33 @@ class Block:
     interior: bool
 
 
-def blocks(shape: ConvShape, pixels: int) -> list[Block]:
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The blocks of one output row: written out ``before``, a run of interior ones [first, last), and ``after``."""
+
+    before: tuple[Block, ...]
+    first: int
+    last: int
+    after: tuple[Block, ...]
+
+
+@cache
+def blocks(shape: ConvShape, pixels: int) -> Row:
     taps = [shape.columns(kx) for kx in range(shape.kw)]
-    found = []
-    for start in range(0, shape.ow, pixels):
+    inside_from, inside_to = max(t[0] for t in taps), min(t[1] for t in taps)
+    first, last = -(-inside_from // pixels), inside_to // pixels
+    total = -(-shape.ow // pixels)
+    if last <= first:
+        first = last = total
+
+    def block(index: int) -> Block:
+        start = index * pixels
         count = min(pixels, shape.ow - start)
-        inside = all(first <= start and start + count <= last for first, last in taps)
-        found.append(Block(start, count, inside))
-    return found
+        return Block(start, count, inside_from <= start and start + count <= inside_to)
 
-
-def interior_run(found: list[Block], pixels: int) -> tuple[int, int]:
-    """The longest run of full interior blocks, as indices [from, to)."""
-    full = [i for i, block in enumerate(found) if block.interior and block.count == pixels]
-    return (full[0], full[-1] + 1) if full else (0, 0)
+    return Row(
+        tuple(block(i) for i in range(min(first, total))), first, last, tuple(block(i) for i in range(last, total))
+    )
 
 
 def lines(shape: ConvShape) -> bool:
@@ -64,8 +82,8 @@ def lines(shape: ConvShape) -> bool:
 
 def strips(shape: ConvShape, plan: Direct) -> int:
     if lines(shape):
-        first, last = interior_run(blocks(shape, plan.pixels), plan.pixels)
-        return max(1, -(-(last - first) // plan.strip))
+        row = blocks(shape, plan.pixels)
+        return max(1, -(-(row.last - row.first) // plan.strip))
     return -(-shape.n * shape.oh // plan.strip)
 
 
@@ -94,17 +112,16 @@ class Place:
 
 
 class Emitter:
-    """Writes one kernel's body. Buffers: ``x`` [n, h, w, groups·c], ``w`` and ``bias`` packed and flat."""
+    """Writes one kernel's body. ``x`` reads the input; ``w`` and ``bias`` are packed, flat buffers."""
 
     def __init__(
-        self, shape: ConvShape, plan: Direct, lanes: int, x: Buffer, w: Buffer, bias: Buffer | None, finish: Finish
+        self, shape: ConvShape, plan: Direct, lanes: int, x: Read, w: Buffer, bias: Buffer | None, finish: Finish
     ) -> None:
         self.shape, self.plan, self.lanes = shape, plan, lanes
         self.x, self.w, self.bias, self.finish = x, w, bias, finish
         self.sum = "float32" if shape.dtype == "float32" else "int32"
         self.cut = panels(shape.m, plan.vectors, lanes)
-        self.blocks = blocks(shape, plan.pixels)
-        self.run = interior_run(self.blocks, plan.pixels)
+        self.columns = blocks(shape, plan.pixels)
 
     # ------------------------------------------------------------ tasks
 
@@ -173,9 +190,9 @@ class Emitter:
             high, made = emit.bind("high", emit.least(emit.integer(shape.kh), (room + (shape.dh - 1)) // shape.dh))
             statements.append(made)
         place = Place(image, y, low, high)
-        first, last = self.run
-        edges = [self.block(block, place, emit.integer(block.start), panel) for block in self.blocks[:first]]
-        after = [self.block(block, place, emit.integer(block.start), panel) for block in self.blocks[last:]]
+        first, last = self.columns.first, self.columns.last
+        edges = [self.block(block, place, emit.integer(block.start), panel) for block in self.columns.before]
+        after = [self.block(block, place, emit.integer(block.start), panel) for block in self.columns.after]
         middle: list[Stmt] = []
         if last > first:
             many, begin = self.plan.strip, emit.integer(first)
@@ -265,7 +282,7 @@ class Emitter:
             weights = start + channel * width
 
             def product(pixel: Expr, v: Expr) -> Stmt:
-                value = load(self.x, place.image, y, origin + pixel * shape.sw, panel.source + channel)
+                value = self.x(place.image, y, origin + pixel * shape.sw, panel.source + channel)
                 at = pixel * width + v * lanes
                 return emit.across(
                     sums,

@@ -102,6 +102,13 @@ def load(buffer: Buffer, *indices: Expr) -> Expr:
     return tirx.BufferLoad(buffer, list(indices))
 
 
+def widen(value: Expr, dtype: str) -> Expr:
+    """The value in a dtype, converted only where it has another."""
+    from tvm import tirx
+
+    return value if str(value.ty.dtype) == dtype else tirx.Cast(dtype, value)
+
+
 def across(buffer: Buffer, at: Expr, lanes: int, value: Callable[[Expr], Expr]) -> Stmt:
     """``buffer[at + lane] = value(lane)`` for all lanes of one vector."""
     return vector(lanes, lambda lane: store(buffer, [at + lane], value(lane)))

@@ -5,7 +5,7 @@ strip's input into scratch of its own, and then, one panel of output channels af
 of the (m+2)² places in the tile and transforms the panel back, so that only one panel's products ever exist and
 they stay in the cache. Weights are transformed in float64 at compile time.
 
-The transforms are Cook-Toom's for the points 0, ±1, ±2, ±1/2 and infinity.
+The transforms are Cook-Toom's for the points below and infinity.
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ import numpy as np
 
 from fleetui.workshop.graph.ir import Array
 from fleetui.workshop.schedules import emit
-from fleetui.workshop.schedules.conv_direct import Finish
+from fleetui.workshop.schedules.conv_direct import Finish, Read
 from fleetui.workshop.schedules.conv_shape import ConvShape, panels
 from fleetui.workshop.schedules.emit import Buffer, Expr, Stmt, load
 
-POINTS = (Fraction(0), Fraction(1), Fraction(-1), Fraction(2), Fraction(-2), Fraction(1, 2), Fraction(-1, 2))
+POINTS = {
+    2: (Fraction(0), Fraction(1), Fraction(-1)),
+    4: (Fraction(0), Fraction(5, 8), Fraction(-5, 8), Fraction(3, 2), Fraction(-3, 2)),
+}
+"""For m = 4 the usual ±1, ±2 lose seven times as much to rounding; these are as exact in binary."""
 GAP = 16
 """Elements between two places' planes in scratch: without it their rows fall on the same lines of the cache."""
 
@@ -63,7 +67,7 @@ def _product(points: Sequence[Fraction]) -> list[Fraction]:
 
 @cache
 def input_matrix(tile: int) -> tuple[tuple[Fraction, ...], ...]:
-    points = POINTS[: tile + 1]
+    points = POINTS[tile]
     rows = [[*_product([q for q in points if q != p]), Fraction(0)] for p in points]
     rows.append(_product(points))
     return tuple(tuple(row) for row in rows)
@@ -71,7 +75,7 @@ def input_matrix(tile: int) -> tuple[tuple[Fraction, ...], ...]:
 
 @cache
 def weight_matrix(tile: int) -> tuple[tuple[Fraction, ...], ...]:
-    points = POINTS[: tile + 1]
+    points = POINTS[tile]
     rows = []
     for p in points:
         scale = Fraction(1)
@@ -85,7 +89,7 @@ def weight_matrix(tile: int) -> tuple[tuple[Fraction, ...], ...]:
 
 @cache
 def output_matrix(tile: int) -> tuple[tuple[Fraction, ...], ...]:
-    points = POINTS[: tile + 1]
+    points = POINTS[tile]
     return tuple((*(p**r for p in points), Fraction(int(r == tile - 1))) for r in range(tile))
 
 
@@ -132,8 +136,6 @@ def transform_output(tile: int, values: Sequence[Expr]) -> list[Expr]:
     matrix = output_matrix(tile)
     sums = [values[i] + values[i + 1] for i in range(1, tile, 2)]
     differences = [values[i] - values[i + 1] for i in range(1, tile, 2)]
-    single = tile + 1 - (1 + 2 * len(sums))  # an unpaired last point, where m is odd
-    assert single == 0
     out = []
     for r in range(tile):
         half = sums if r % 2 == 0 else differences
@@ -193,7 +195,7 @@ class Emitter:
         shape: ConvShape,
         plan: Winograd,
         lanes: int,
-        x: Buffer,
+        x: Read,
         w: Buffer,
         bias: Buffer | None,
         v: Buffer,
@@ -253,17 +255,12 @@ class Emitter:
         y, made_y = emit.bind("y", oy - shape.top)
         x, made_x = emit.bind("x", ox - shape.left)
 
-        def columns(source: Buffer, at: list[Expr], start: Expr, size: int, spread: Buffer) -> Stmt:
+        def columns(read: Callable[[Expr | int, Expr, Expr], Expr], size: int, spread: Buffer) -> Stmt:
             """First pass: every column of the tile."""
 
             def column(j: Expr) -> Stmt:
                 def lane(c: Expr) -> list[Stmt]:
-                    values = [
-                        load(source, *at, y + i, x + j, start + c)
-                        if at
-                        else load(source, (i * side + j) * lanes + c)
-                        for i in range(side)
-                    ]
+                    values = [read(i, j, c) for i in range(side)]
                     return [
                         emit.store(spread, [(i * side + j) * lanes + c], value)
                         for i, value in enumerate(transform(input_matrix(self.plan.tile), values))
@@ -292,7 +289,11 @@ class Emitter:
 
         def inner(start: Expr, size: int) -> list[Stmt]:
             spread, made = emit.local("spread", side * side * lanes, "float32")
-            return [made, columns(self.x, [image], start, size, spread), rows(start, size, spread)]
+            return [
+                made,
+                columns(lambda i, j, c: self.x(image, y + i, x + j, start + c), size, spread),
+                rows(start, size, spread),
+            ]
 
         def edge(start: Expr, size: int) -> list[Stmt]:
             spread, made = emit.local("spread", side * side * lanes, "float32")
@@ -312,7 +313,7 @@ class Emitter:
                         patch,
                         (i * side + j) * lanes,
                         size,
-                        lambda c: load(self.x, image, y + i, x + j, start + c),
+                        lambda c: self.x(image, y + i, x + j, start + c),
                     ),
                     low_x,
                 ),
@@ -323,7 +324,7 @@ class Emitter:
                 made_patch,
                 clear,
                 copy,
-                columns(patch, [], start, size, spread),
+                columns(lambda i, j, c: load(patch, (i * side + j) * lanes + c), size, spread),
                 rows(start, size, spread),
             ]
 
