@@ -100,8 +100,16 @@ def wish_of(context: Context) -> Wish:
 
 def pick(group: Group, context: Context) -> Plan:
     """What the database knows to be best, else what the cost model believes."""
-    shape = working_shape(group, context)
-    return conv_plan.choose(shape, machine(context.target), wish_of(context))
+    found = options(group, context)
+    return found[0]
+
+
+def options(group: Group, context: Context) -> list[Plan]:
+    """Every plan worth a thought, the one believed to be quickest first."""
+    found = conv_plan.candidates(working_shape(group, context), machine(context.target), wish_of(context))
+    if Epilogue(group).before:  # what lies channel-first is read element by element, not in vectors
+        found = [plan for plan in found if isinstance(plan, Direct)]
+    return found
 
 
 # -------------------------------------------------------------------- the kernel

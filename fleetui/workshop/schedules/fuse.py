@@ -7,7 +7,8 @@ exist in memory. What is fused:
   also several that branch and meet again (``x · sigmoid(x)``). A residual sum goes to the later of its producers;
 * beside that chain: elementwise producers of its other operands, when nobody else wants them and they are cheap;
 * before a reduction, a softmax or a norm: the elementwise chain that makes its input;
-* before a contraction: the expansion of small weights (``dequantize`` or ``cast`` of a constant);
+* before a contraction: the expansion of small weights (``dequantize`` or ``cast`` of a constant), and before a
+  convolution of few channels the transpose that makes its input channel-last;
 * elementwise nodes with each other, with transposes, slices and broadcasts as ways of reading their operands.
 
 Nothing is computed twice, so nothing with a second consumer outside of the group is taken in. Whoever lowers a
@@ -113,6 +114,7 @@ class _Partition:
                 draft = self._start(node)
                 self._behind(draft)
                 self._expansions(draft)
+                self._reading(draft)
                 self._before(draft, self._beside)
         for node in backward:
             if node.op in MEDIUM and node not in self.taken and not is_view(node):
@@ -250,6 +252,17 @@ class _Partition:
                 continue
             if all(v is None or v.data is not None for v in producer.inputs):
                 self._take(draft, [producer])
+
+    def _reading(self, draft: _Draft) -> None:
+        """A transpose in front of a first convolution: the kernel reads the picture as it comes."""
+        from fleetui.workshop.schedules.conv import reads_transposed
+
+        value = draft.anchor.input(0)
+        producer = self.made.get(value)
+        if producer is None or producer in self.taken or value in self.given_out or is_view(producer):
+            return
+        if self.users.get(value) == [draft.anchor] and reads_transposed(producer, draft.anchor):
+            self._take(draft, [producer])
 
     # ------------------------------------------------------------ done
 
