@@ -168,7 +168,10 @@ def make(**fields: Any) -> Ensemble:
             fields[name] = _whole(fields[name])
         for name in ("strict", "default_left"):
             fields[name] = np.ascontiguousarray(fields[name], np.bool_)
-        fields["threshold"] = np.ascontiguousarray(fields["threshold"], np.float64)
+        threshold = np.ascontiguousarray(fields["threshold"], np.float64)
+        with np.errstate(over="ignore"):
+            rounded = threshold.astype(fields.get("compare", "float32"))
+        fields["threshold"] = rounded.astype(np.float64)
         fields["values"] = np.ascontiguousarray(fields["values"])
         fields["base"] = np.ascontiguousarray(fields["base"], fields["values"].dtype)
         if fields.get("members") is not None:
