@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from fleetui.common.domain.errors import FleetError
-from fleetui.workshop.errors import ModelError, ShapeError
-from fleetui.workshop.frontends.base import Port
+from fleetui.workshop.errors import ModelError, ShapeError, UnsupportedError
+from fleetui.workshop.frontends.base import Port, Problem, Report
 from fleetui.workshop.graph import ops
 from fleetui.workshop.graph.ir import Graph, Shape
 from fleetui.workshop.options import InputSpec
@@ -61,6 +61,17 @@ def settle_all(ports: Sequence[Port], inputs: Sequence[InputSpec]) -> list[tuple
 
 def symbols(ports: Sequence[Port]) -> list[str]:
     return list(dict.fromkeys(d for port in ports for d in port.shape if isinstance(d, str)))
+
+
+def work_out(report: Report, load: Callable[[], Graph]) -> None:
+    """The operations at the shapes given; what only shows itself on the way there is a problem too."""
+    if report.problems:
+        return
+    try:
+        report.flops = graph_flops(load())
+    except UnsupportedError as error:
+        words = error.sentence + (f". {error.fix}" if error.fix else "")
+        report.problems.append(Problem(error.operator or "an operator", error.node, words))
 
 
 @contextmanager

@@ -20,7 +20,12 @@ log = logging.getLogger(__name__)
 GROUP = "fleetui.frontends"
 BUILT_IN: dict[str, str] = {
     # In the order in which they are asked: those with an unmistakable beginning first, protobuf last.
+    "tflite": "fleetui.workshop.frontends.tflite:FRONTEND",
     "torch": "fleetui.workshop.frontends.torch:FRONTEND",
+    "keras": "fleetui.workshop.frontends.tensorflow:KERAS",
+    "savedmodel": "fleetui.workshop.frontends.tensorflow:SAVED_MODEL",
+    "stablehlo": "fleetui.workshop.frontends.stablehlo:FRONTEND",
+    "darknet": "fleetui.workshop.frontends.darknet:FRONTEND",
     "onnx": "fleetui.workshop.frontends.onnx:FRONTEND",
 }
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from fleetui.workshop.errors import MissingExtra, UnsupportedError
 from fleetui.workshop.frontends.base import Peer, Report
-from fleetui.workshop.frontends.summary import graph_flops, guarded, symbols
+from fleetui.workshop.frontends.summary import guarded, symbols, work_out
 from fleetui.workshop.frontends.torch.archive import is_program, read
 from fleetui.workshop.frontends.torch.program import Importer, NeedsDecomposition, Target
 from fleetui.workshop.graph.ir import Graph
@@ -58,7 +58,7 @@ class TorchFrontend:
                 report.flops = functional.flops
                 report.details["form"] = "made functional by PyTorch"
             return report
-        report.flops = graph_flops(self.load(path, inputs))
+        work_out(report, lambda: self.load(path, inputs))
         return report
 
     def _functional(self, path: Path, inputs: Sequence[InputSpec]) -> Report | None:
@@ -68,8 +68,7 @@ class TorchFrontend:
                 program = read(other)
                 importer = Importer(program, inputs)
                 report = Report(self.kind, self.title, problems=importer.problems())
-                if not report.problems:
-                    report.flops = graph_flops(importer.run())
+                work_out(report, importer.run)
                 return report
         except MissingExtra:
             return None

@@ -105,9 +105,18 @@ def on(*names: str) -> Callable[[Handler], Handler]:
 
 
 def _load_handlers() -> None:
-    from fleetui.workshop.frontends.torch import nn, pointwise, recurrent, reductions, shapes
+    from fleetui.workshop.frontends.torch import (
+        einsum,
+        lookup,
+        nn,
+        pointwise,
+        pools,
+        recurrent,
+        reductions,
+        shapes,
+    )
 
-    assert all((nn, pointwise, recurrent, reductions, shapes))
+    assert all((einsum, lookup, nn, pointwise, pools, recurrent, reductions, shapes))
 
 
 @dataclass(slots=True)
