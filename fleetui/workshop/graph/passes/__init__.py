@@ -23,6 +23,8 @@ from fleetui.workshop.progress import Progress
 ROUNDS = 12
 """More are never needed; a bound all the same."""
 
+FIRST = merge(FOLD, SIMPLIFY, MOVES, PATTERNS)
+"""Without what would tear a pattern apart: a factor of an activation belongs to it, not to the next layer."""
 PLAIN = merge(FOLD, SIMPLIFY, MOVES, ABSORB)
 ALL = merge(FOLD, SIMPLIFY, MOVES, PATTERNS, ATTENTION, ABSORB)
 FINAL = merge(PLAIN, LAST)
@@ -34,11 +36,11 @@ def simplify(graph: Graph, progress: Progress | None = None) -> int:
     total = 0
     for turn in range(ROUNDS):
         progress.step(turn, ROUNDS, f"{len(graph.nodes)} operators")
-        changes = run(graph, ALL, check=progress.check)
+        changes = run(graph, ALL if turn else FIRST, check=progress.check)
         changes += common_subexpressions(graph)
         changes += recognise_activations(graph)
         total += changes
-        if not changes:
+        if turn and not changes:
             break
     return total
 

@@ -179,7 +179,7 @@ def _ahead(editor: Editor, node: Node) -> tuple[Node, Array, list[Node]] | None:
     value, axis, between = node.input(0), node.input(0).rank - 1, list[Node]()
     while editor.private(value):
         maker = editor.maker(value)
-        if maker is None or maker.output.dtype not in FLOATS:
+        if maker is None or maker.outputs[0].dtype not in FLOATS:
             return None
         if maker.op in {"mul", "add"}:
             pair = other(maker.inputs)

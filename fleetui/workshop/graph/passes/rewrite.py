@@ -18,12 +18,15 @@ from fleetui.common.domain.errors import BugError
 from fleetui.workshop.graph.ir import Array, Graph, Node, Value, numpy_dtype
 from fleetui.workshop.graph.ops import evaluate, infer
 
-KEPT = frozenset({"dequantize", "extern"})
-"""Not folded though all inputs are constant."""
+KEPT = frozenset({"dequantize", "extern", "identity"})
+"""Not folded though all inputs are constant: an identity gives out a constant, if it is not needless anyway."""
 NARROW = frozenset({"float16", "bfloat16", "int4", "uint4", "int8", "uint8"})
 FOLD_LIMIT = 1 << 28
 GROWTH_LIMIT = 1 << 20
 """A constant beyond this many bytes that would be bigger than what it is made from is not folded."""
+
+PATIENCE = 100
+"""Rules that fire more often than this for each node undo one another."""
 
 Rule = Callable[["Editor", Node], bool]
 Rules = Mapping[str, Sequence[Rule]]
@@ -125,6 +128,8 @@ class Editor:
             return False
         if not self.widen and node.op == "cast" and node.input(0).dtype in NARROW:
             return False
+        if node.op in {"reshape", "transpose"}:
+            return True
         total = sum(out.nbytes for out in outputs)
         if total > FOLD_LIMIT:
             return False
@@ -219,14 +224,15 @@ class Editor:
         start = self.changes
         for node in self._nodes:
             self._ask(node)
-        steps = 0
+        steps, limit = 0, PATIENCE * (len(self._nodes) + 100)
         while self._queue:
             node = self._queue.popleft()
             self._queued.discard(node)
             if node not in self._nodes:
                 continue
             if not any(out in self.outputs or self.uses.get(out) for out in node.outputs):
-                before, _ = self.changes, self._release(node)  # made by a rule that then thought better of it
+                before = self.changes
+                self._release(node)  # made by a rule that then thought better of it
                 self.changes = before
                 continue
             steps += 1
@@ -234,6 +240,8 @@ class Editor:
                 check()
             for rule in (*rules.get(node.op, ()), *rules.get("*", ())):
                 if rule(self, node):
+                    if steps > limit:
+                        raise BugError(f"rules go round in circles: {rule.__name__} at {node}")
                     if node in self._nodes:
                         self._ask(node)
                     break
