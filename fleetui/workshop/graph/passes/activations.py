@@ -102,8 +102,8 @@ def _bounded(y: Array) -> Match | None:
     if y.min() == y.max():
         return None
     x = _places()
-    if y.min() == 0 and y.max() == 1:
-        inside = (y > 0) & (y < 1)
+    if abs(y.min()) < 1e-6 and abs(y.max() - 1) < 1e-6:
+        inside = (y > 1e-5) & (y < 1 - 1e-5)
         if int(inside.sum()) >= 4:
             alpha, beta = np.polyfit(x[inside], y[inside], 1)
             return "hard_sigmoid", {"alpha": _round(float(alpha)), "beta": _round(float(beta))}
