@@ -95,6 +95,7 @@ def test_every_light_model_is_inspected_and_imported(path: Path) -> None:
     assert report.flops > 1e8
     assert [len(port.shape) for port in report.inputs] == [4]
     assert report.operators["Conv"] >= 5
+    assert report.parameters > 1e6
     assert report.details["opsets"] == {"ai.onnx": 9}
     graph = FRONTEND.load(path, [])
     graph.verify()

@@ -17,8 +17,8 @@ from fleetui.workshop.frontends.onnx.call import CONTRIB, OPERATORS
 from fleetui.workshop.frontends.onnx.importer import Importer, trees, unknown
 from fleetui.workshop.frontends.onnx.reading import OPSET_NEWEST, Source, nodes_of, title_of
 from fleetui.workshop.frontends.onnx.tensors import dtype_title, to_array
+from fleetui.workshop.frontends.summary import graph_flops
 from fleetui.workshop.graph.ir import Graph
-from fleetui.workshop.graph.ops import flops
 from fleetui.workshop.options import InputSpec
 
 LARGEST = 1 << 30
@@ -55,7 +55,9 @@ def report(source: Source, specs: Sequence[InputSpec], title: str) -> Report:
     if defaulted:
         found.warnings.append(f"Sizes not given are taken as 1: {', '.join(defaulted)}")
     if built is not None and not problems:
-        found.flops = count_flops(built)
+        found.flops = graph_flops(built)
+        if "ConstantOfShape" in found.operators:
+            found.parameters = max(found.parameters, _made_up(built))
     return found
 
 
@@ -91,10 +93,10 @@ def unknown_operators(source: Source) -> list[UnsupportedError]:
     return refusals
 
 
-def count_flops(graph: Graph) -> int:
+def _made_up(graph: Graph) -> int:
+    """Weights that the file spells out as a shape and a number (the exporters of old did)."""
     return sum(
-        flops(node.op, node.inputs, [(out.shape, out.dtype) for out in node.outputs], node.attrs)
-        for node in graph.nodes
+        value.size for value in graph.constants() if value.rank and value.dtype.startswith(("float", "bfloat"))
     )
 
 
