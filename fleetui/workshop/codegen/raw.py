@@ -50,7 +50,7 @@ def _loop_passes() -> list[Any]:
         tirx.transform.StmtSimplify(),
         tirx.transform.RemoveNoOp(),
         s_tir.transform.RewriteUnsafeSelect(),
-        tirx.transform.CommonSubexprElim(),
+        # Not CommonSubexprElim: it may bind what is shared in one loop and use it in the next. LLVM does it anyway.
         tirx.transform.BF16StorageLegalize(),
         _on_the_stack(),
         tirx.transform.LowerTVMBuiltin(),
@@ -73,6 +73,78 @@ def _on_the_stack() -> Any:
     return tirx.transform.prim_func_pass(change, opt_level=0, name="fleetui.OnTheStack")
 
 
+def _lets_to_locals() -> Any:
+    """Names bound inside of an expression become local variables stored beforehand.
+
+    The simplifier would put the value of each in all places that mention it, which is exponential in the depth of
+    a chain of activations; what is loaded from memory it leaves alone. LLVM keeps these locals in registers. In a
+    vector loop a name has one place for each lane.
+    """
+    from tvm import tirx
+    from tvm_ffi import structural_map
+
+    def vectors(loop: Any) -> Any:
+        if loop.kind != tirx.ForKind.VECTORIZED or not isinstance(loop.extent, tirx.IntImm):
+            return loop
+        lane = loop.loop_var
+        at = lane if isinstance(loop.min, tirx.IntImm) and loop.min.value == 0 else lane - loop.min
+        allocations: list[Any] = []
+        body = structural_map(
+            loop.body, [(tirx.BufferStore, lambda s: _stored_before(s, at, loop.extent.value, allocations))]
+        )
+        if not allocations:
+            return loop
+        made = tirx.For(lane, loop.min, loop.extent, loop.kind, body, annotations=loop.annotations)
+        return tirx.SeqStmt([*allocations, made])
+
+    def alone(statement: Any) -> Any:
+        allocations: list[Any] = []
+        made = _stored_before(statement, tirx.const(0, "int32"), 1, allocations)
+        return tirx.SeqStmt([*allocations, made]) if allocations else made
+
+    def change(func: Any, _module: Any, _context: Any) -> Any:
+        body = structural_map(func.body, [(tirx.For, vectors)])
+        return func.with_body(structural_map(body, [(tirx.BufferStore, alone)]))
+
+    return tirx.transform.prim_func_pass(change, opt_level=0, name="fleetui.LetsToLocals")
+
+
+def _stored_before(statement: Any, at: Any, size: int, allocations: list[Any]) -> Any:
+    """A store, and before it a store to a new local array at ``at`` for each name in its value."""
+    from tvm import ir, tirx
+    from tvm_ffi import structural_map
+
+    named: dict[Any, Any] = {}
+
+    def take(let: Any) -> Any:
+        named[let.var] = let.value
+        return let.body
+
+    value = structural_map(statement.value, [(tirx.Let, take)])
+    if not named:
+        return statement
+    places: dict[Any, Any] = {}
+    made: list[Any] = []
+
+    def name(var: Any) -> Any:
+        if var not in named:
+            return var
+        if var not in places:
+            inner = structural_map(named[var], [(ir.Var, name)])
+            dtype = str(var.ty.dtype)
+            truth = dtype == "bool"  # as a number: a local array of truths would not be lowered like the others
+            buffer = tirx.decl_buffer((size,), "int8" if truth else dtype, name=var.name, scope="local")
+            load = tirx.BufferLoad(buffer, [at])
+            places[var] = tirx.NE(load, tirx.const(0, "int8")) if truth else load
+            inner = tirx.Cast("int8", inner) if truth else inner
+            allocations.append(tirx.AllocBuffer(buffer))
+            made.append(tirx.BufferStore(buffer, inner, [at]))
+        return places[var]
+
+    value = structural_map(value, [(ir.Var, name)])
+    return tirx.SeqStmt([*made, tirx.BufferStore(statement.buffer, value, list(statement.indices))])
+
+
 def lower(kernels: Sequence[Kernel], names: Sequence[str], target: Target) -> Any:
     """One IRModule with a plain function for each kernel, ready for LLVM."""
     import tvm
@@ -81,6 +153,7 @@ def lower(kernels: Sequence[Kernel], names: Sequence[str], target: Target) -> An
     goal = target.tvm()
     module = tvm.IRModule({n: k.func.with_attr("global_symbol", n) for n, k in zip(names, kernels, strict=True)})
     module = tirx.transform.BindTarget(goal)(module)
+    module = _lets_to_locals()(module)
     module = tvm.transform.Sequential(_schedulable_passes())(module)
     module = tvm.IRModule({n: _plain(module[n], k) for n, k in zip(names, kernels, strict=True)})
     config = {"s_tir.LoopPartition": {"partition_const_loop": True, "no_unroll_loop_with_extent_one": True}}
