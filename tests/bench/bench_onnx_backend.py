@@ -5,7 +5,8 @@
 
 ``numpy`` runs each imported graph with the reference evaluator (whole networks in double precision), ``compiled``
 builds and calls real code, many cases to a shared object, in worker processes. Cases whose shapes come in as inputs
-have those inputs made constant; they are counted. ``--quick`` takes every tenth case. ``--show`` names what was refused, and why.
+have those inputs made constant; they are counted. ``--quick`` takes every tenth case. ``--show`` names what was
+refused, and why.
 
 Bars: none wrong, none crashed, at least 85 % of those on floats, integers and booleans passed. Exit status: 0 every
 bar holds, 1 some fall short, 2 it could not run.
