@@ -267,7 +267,7 @@ def _runtime_weights(group: Group, context: Context) -> list[Kernel]:
     def place(_batch: Expr) -> list[Expr]:
         return []
 
-    right = _Tensor(source, w.shape, w.dtype, False, (), place)
+    right = Tensor(source, w.shape, w.dtype, False, (), place)
     return [*before, *_product(bare(group), context, size, rows, right, index)]
 
 
@@ -351,12 +351,12 @@ class MatMul:
         if maker:
             before = [expand_kernel(maker[0], context)]
             source = before[0].args[-1].buffer
-        right = _Tensor(source, pair.b.shape, pair.b.dtype, pair.turned_b, lead_b, place)
+        right = Tensor(source, pair.b.shape, pair.b.dtype, pair.turned_b, lead_b, place)
         return [*before, *_product(bare(group), context, size, lefts, right, index)]
 
 
 @dataclass(frozen=True, slots=True)
-class _Tensor:
+class Tensor:
     """A right operand that is no packed constant yet. ``place`` finds a batch's matrix among ``lead``."""
 
     source: Value | Temporary
@@ -365,6 +365,8 @@ class _Tensor:
     turned: bool
     lead: Shape
     place: Callable[[Expr], list[Expr]]
+    first: int = 0
+    """The column at which the product's first one lies."""
 
     @property
     def constant(self) -> Array | None:
@@ -381,7 +383,7 @@ def _product(
     context: Context,
     size: Size,
     lefts: Callable[[Operands], gemm.Left],
-    right: _Tensor,
+    right: Tensor,
     index: Callable[[Expr, Expr, Expr], list[Expr]],
 ) -> list[Kernel]:
     node, target = group.anchor, context.target
@@ -419,7 +421,7 @@ def _product(
     return [*before, kernel]
 
 
-def _worth_packing(right: _Tensor, size: Size, plan: Plan) -> bool:
+def _worth_packing(right: Tensor, size: Size, plan: Plan) -> bool:
     """Transposed operands cannot be read as vectors; rows far apart cost a page each, which many rows pay back."""
     if right.turned:
         return True
@@ -427,7 +429,7 @@ def _worth_packing(right: _Tensor, size: Size, plan: Plan) -> bool:
     return far and size.rows >= 4 * plan.rows
 
 
-def pack_kernel(right: _Tensor, size: Size, plan: Plan, context: Context) -> tuple[Temporary, Kernel]:
+def pack_kernel(right: Tensor, size: Size, plan: Plan, context: Context) -> tuple[Temporary, Kernel]:
     """Copies a tensor into panels, filled up with zeros, in its own dtype."""
     from tvm import tirx
 
@@ -446,7 +448,7 @@ def pack_kernel(right: _Tensor, size: Size, plan: Plan, context: Context) -> tup
 
         def copy(width: int) -> Stmt:
             def element(k: Expr, column: Expr) -> Stmt:
-                far = panel * integer(plan.width) + column
+                far = panel * integer(plan.width) + column + integer(right.first)
                 where = [*lead, far, k] if right.turned else [*lead, k, far]
                 return store(made, [*lead, panel, k, column], tirx.BufferLoad(source, where))
 
@@ -474,7 +476,7 @@ def pack_kernel(right: _Tensor, size: Size, plan: Plan, context: Context) -> tup
         return tirx.IfThenElse(panel < integer(panels - 1), copy(plan.width), copy(rest))
 
     kernel = operands.kernel(
-        f"pack {right.turned} {right.lead} {size.columns} {plan.width}",
+        f"pack {right.turned} {right.lead} {right.first} {size.columns} {plan.width}",
         parallel(count * panels, task),
         extent=count * panels,
         grain=max(1, (1 << 15) // (size.depth * plan.width)),

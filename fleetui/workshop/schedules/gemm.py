@@ -234,6 +234,18 @@ class Product:
 
         return parallel(plan.tasks(size), task)
 
+    def inline(self, batch: Expr) -> Stmt:
+        """The whole product of one batch, one panel after the other: a part of a bigger kernel."""
+        full, rest = divmod(self.size.columns, self.plan.width)
+        if self.overlap and full and rest:
+            full, rest = full + 1, 0
+        everything, made = replace(self, plan=replace(self.plan, chunk=self.size.rows)), []
+        if full:
+            made.append(serial("panel", full, lambda p: everything.rows(batch, p, integer(0), self.plan.width)))
+        if rest:
+            made.append(everything.rows(batch, integer(full), integer(0), rest))
+        return sequence(made)
+
     def columns(self, batch: Expr, panel: Expr, chunk: Expr) -> Stmt:
         """One task. The last panel is narrower, unless it overlaps."""
         full, rest = divmod(self.size.columns, self.plan.width)
