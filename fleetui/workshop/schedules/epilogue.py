@@ -50,8 +50,10 @@ def immediate(value: Value) -> Expr | None:
     from tvm import tirx
 
     item = np.asarray(value.data).reshape(-1)[0]
-    if value.dtype in {"float16", "bfloat16"}:
-        return tirx.Cast(value.dtype, tirx.const(float(item), "float32"))
+    if value.dtype == "bfloat16":
+        return _float(float(item), "float32")
+    if value.dtype == "float16":
+        return tirx.Cast("float16", _float(float(item), "float32"))
     if value.dtype in {"float32", "float64"}:
         return _float(float(item), value.dtype)
     if value.dtype == "uint64" and int(item) >= 2**63:
@@ -99,27 +101,25 @@ def parameter_index(node: Node, position: int, index: Sequence[Expr]) -> list[Ex
 
 
 def compute(
-    nodes: Sequence[Node], out: Value, known: Mapping[Value, Expr], index: Sequence[Expr], load: Load
+    nodes: Sequence[Node], out: Value, known: Mapping[Value, Expr], index: Sequence[Expr] | None, load: Load
 ) -> Expr:
-    """``out`` at ``index``, where ``nodes`` (elementwise, in order) lead from what is known or loaded to it."""
-    from tvm import tirx
+    """``out`` at ``index``, where ``nodes`` (elementwise, in order) lead from what is known or loaded to it.
 
-    uses: dict[Value, int] = {}
-    for node in nodes:
-        for value in node.inputs:
-            if value is not None:
-                uses[value] = uses.get(value, 0) + 1
-    uses[out] = uses.get(out, 0) + 1
-    env: dict[Value, Expr] = dict(known)
-    lets: list[tuple[Any, Expr]] = []
+    Without an index ``load`` has to know by itself where it is.
+    """
+    with mathlib.collecting() as names:
+        total = _chain(nodes, out, known, index, load)
+    return mathlib.wrapped(names, total)
+
+
+def _chain(
+    nodes: Sequence[Node], out: Value, known: Mapping[Value, Expr], index: Sequence[Expr] | None, load: Load
+) -> Expr:
+    env: dict[Value, Expr] = {}
 
     def bound(value: Value, expr: Expr) -> Expr:
-        if uses.get(value, 0) > 1 and not isinstance(expr, (tirx.Var, tirx.IntImm, tirx.FloatImm)):
-            name = tirx.Var("v", value.dtype)
-            lets.append((name, expr))
-            expr = name
-        env[value] = expr
-        return expr
+        env[value] = mathlib.let(expr, lambda name: name)
+        return env[value]
 
     def operand(node: Node, position: int, value: Value) -> Expr:
         if value in env:
@@ -127,10 +127,10 @@ def compute(
         number = immediate(value)
         if number is not None:
             return number
-        place = parameter_index(node, position, index)
+        place = None if index is None else parameter_index(node, position, index)
         if place is not None:
             return load(value, place)
-        return bound(value, load(value, broadcast_index(value.shape, index)))
+        return bound(value, load(value, [] if index is None else broadcast_index(value.shape, index)))
 
     for value, expr in known.items():
         bound(value, expr)
@@ -139,10 +139,7 @@ def compute(
         args = [operand(node, position, v) for position, v in present]
         result = node.output
         bound(result, scalar(node.op, args, node.attrs, [v.dtype for _, v in present], result.dtype))
-    total = env[out]
-    for name, expr in reversed(lets):
-        total = tirx.Let(name, expr, total)
-    return total
+    return env[out]
 
 
 def node_key(node: Node, number: Mapping[Value, int]) -> str:

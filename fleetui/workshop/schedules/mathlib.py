@@ -11,7 +11,9 @@ Nothing here looks at graph nodes; ``scalar.py`` maps primitives to these.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import reduce
 from typing import Any
 
@@ -71,25 +73,100 @@ def const(number: float, dtype: str = "float32") -> Expr:
 
 
 def cast(value: Expr, dtype: str) -> Expr:
+    """To a dtype; to bfloat16 is a float32 rounded to what bfloat16 can say (see ``halved`` for its storage)."""
     from tvm import tirx
 
+    if dtype == "bfloat16":
+        return rounded_to_bfloat16(cast(value, "float32"))
     return value if dtype_of(value) == dtype else tirx.Cast(dtype, value)
+
+
+def rounded_to_bfloat16(x: Expr) -> Expr:
+    """Half to even, still a float32; NaN stays."""
+    low, one = const(0x7FFF, "int32"), const(1, "int32")
+
+    def nearest(v: Expr) -> Expr:
+        up = let(bits(v), lambda u: u + (low + ((u >> const(16, "int32")) & one)))
+        return unless_nan(v, from_bits(up & const(-65536, "int32")))
+
+    return let(x, nearest)
+
+
+def halved(x: Expr) -> Expr:
+    """The upper half of a float32, as bfloat16 is stored, of a number that needs no more."""
+    return cast((bits(x) >> const(16, "int32")) & const(65535, "int32"), "uint16")
+
+
+def doubled(stored: Expr) -> Expr:
+    """The float32 of a stored bfloat16."""
+    return from_bits(cast(stored, "int32") << const(16, "int32"))
+
+
+_collected: ContextVar[list[tuple[Expr, Expr]] | None] = ContextVar("collected", default=None)
+
+
+@contextmanager
+def collecting() -> Iterator[list[tuple[Expr, Expr]]]:
+    """Names bound by ``let`` meanwhile are gathered, in order, instead of standing inside of the expressions.
+
+    Lets inside the values of lets cost the compiler time exponential in their depth; a flat row of them does not.
+    """
+    gathered: list[tuple[Expr, Expr]] = []
+    token = _collected.set(gathered)
+    try:
+        yield gathered
+    finally:
+        _collected.reset(token)
+
+
+def wrapped(names: Sequence[tuple[Expr, Expr]], value: Expr) -> Expr:
+    """One expression again: every name bound around it."""
+    from tvm import tirx
+
+    for name, bound in reversed(names):
+        value = tirx.Let(name, bound, value)
+    return value
 
 
 def let(value: Expr, use: Callable[[Expr], Expr]) -> Expr:
     """``use`` may mention its argument many times; the value is computed once."""
     from tvm import tirx
 
+    gathered = _collected.get()
+    if gathered is None:
+        with collecting() as names:
+            result = let(value, use)
+        return wrapped(names, result)
+    while isinstance(value, tirx.Let):
+        gathered.append((value.var, value.value))
+        value = value.body
     if isinstance(value, (tirx.Var, tirx.IntImm, tirx.FloatImm)):
         return use(value)
     name = tirx.Var("t", dtype_of(value))
-    return tirx.Let(name, value, use(name))
+    gathered.append((name, value))
+    return use(name)
 
 
 def select(condition: Expr, yes: Expr, no: Expr) -> Expr:
     from tvm import tirx
 
     return tirx.Select(condition, yes, no)
+
+
+def equal(a: Expr, b: Expr) -> Expr:
+    """``a == b`` as an expression; the operator's result is not one yet."""
+    from tvm import tirx
+
+    return tirx.EQ(a, b)
+
+
+def unequal(a: Expr, b: Expr) -> Expr:
+    """NaN is unequal to everything, which LLVM is not told of ``a != b``. Floats must be variables or constants."""
+    from tvm import tirx
+
+    if "float" not in dtype_of(a):
+        return tirx.NE(a, b)
+    return either(tirx.NE(a, b), *(is_nan(x) for x in (a, b) if not isinstance(x, tirx.FloatImm)))
 
 
 def both(*conditions: Expr) -> Expr:
@@ -127,10 +204,17 @@ def horner(x: Expr, coefficients: Sequence[float]) -> Expr:
 
 
 def is_nan(x: Expr) -> Expr:
-    """``x`` must be a variable."""
-    from tvm import tirx
+    """By its bits: the simplifier takes ``x != x`` for false. ``x`` must be a variable."""
+    wide = dtype_of(x) == "float64"
+    whole, limit = ("int64", 0x7FF0000000000000) if wide else ("int32", 0x7F800000)
+    mask = 0x7FFFFFFFFFFFFFFF if wide else 0x7FFFFFFF
+    return (bits(x) & const(mask, whole)) > const(limit, whole)
 
-    return tirx.NE(x, x)
+
+def unless_nan(x: Expr, value: Expr) -> Expr:
+    """``value``, but ``x`` (a variable) where that is not a number: one comparison."""
+    # nothing but NaN fails this, and nobody may turn the comparison round: that is why it is not negated
+    return select(x <= infinity(dtype_of(x)), value, x)
 
 
 def nan(dtype: str = "float32") -> Expr:
@@ -297,7 +381,7 @@ def log(x: Expr) -> Expr:
         value = select(v == infinity(), v, value)
         value = select(v < const(0.0), nan(), value)
         value = select(v == const(0.0), const(0.0) - infinity(), value)
-        return select(is_nan(v), v, value)
+        return unless_nan(v, value)
 
     return let(x, start)
 
@@ -334,7 +418,7 @@ def log64(x: Expr) -> Expr:
         value = select(v == infinity("float64"), v, value)
         value = select(v < zero, nan("float64"), value)
         value = select(v == zero, zero - infinity("float64"), value)
-        return select(is_nan(v), v, value)
+        return unless_nan(v, value)
 
     return let(x, start)
 
@@ -508,7 +592,7 @@ def asin(x: Expr) -> Expr:
 
         return let(select(upper, tirx.sqrt(z), a), value)
 
-    return let(x, lambda v: select(is_nan(v), v, select(magnitude(v) > const(1.0), nan(), whole(v))))
+    return let(x, lambda v: unless_nan(v, select(magnitude(v) > const(1.0), nan(), whole(v))))
 
 
 def acos(x: Expr) -> Expr:

@@ -1,6 +1,7 @@
 """What one element of every elementwise primitive is, as a TIR expression that vectorises.
 
-float16 and bfloat16 are computed in float32 and rounded once. float32 goes through ``mathlib``; float64, which no
+float16 and bfloat16 are computed in float32 and rounded once; an element of bfloat16 is a float32 that bfloat16 can
+say, also where it comes from or goes to. float32 goes through ``mathlib``; float64, which no
 model of ours spends its time on, calls the C library. Whatever is used more than once is bound to a name, so an
 expression stays as small as the chain it came from. Indexing is nobody's business here: see ``epilogue.py``.
 """
@@ -76,7 +77,7 @@ def convert(x: Expr, to: str, saturate: bool = False) -> Expr:
     if dtype in NARROW:
         return convert(cast(x, "float32"), to, saturate)
     if to == "bool":
-        return x != const(0, dtype)
+        return let(x, lambda v: m.unequal(v, const(0, dtype)))
     if dtype == "bool":
         return select(x, const(1, to), const(0, to)) if to not in NARROW else cast(convert(x, "float32"), to)
     if not is_float(to) and saturate:
@@ -169,7 +170,9 @@ def rounded(x: Expr) -> Expr:
     magic = const(2.0**52 if dtype == "float64" else 2.0**23, dtype)
 
     def whole(v: Expr) -> Expr:
-        return let(m.magnitude(v), lambda a: select(a < magic, m.with_sign((a + magic) - magic, v), v))
+        return let(
+            m.magnitude(v), lambda a: let(a + magic, lambda t: select(a < magic, m.with_sign(t - magic, v), v))
+        )
 
     return let(x, whole)
 
@@ -190,9 +193,13 @@ def absolute(x: Expr) -> Expr:
 
 
 def negative(x: Expr) -> Expr:
+    from tvm import tirx
+
     dtype = m.dtype_of(x)
     if is_float(dtype):
         return const(-1.0, dtype) * x
+    if dtype.startswith("u"):  # 0 - x would be folded to 0
+        return tirx.bitwise_not(x) + const(1, dtype)
     return _zero(x) - x
 
 
@@ -279,21 +286,24 @@ def _hard_swish(x: Expr) -> Expr:
 
 def _shrink(x: Expr, bias: float, lambd: float) -> Expr:
     dtype = m.dtype_of(x)
-    if not is_float(dtype):
-        bias_of, edge = const(int(bias), dtype), const(int(lambd), dtype)
-        return select(x < _zero(x) - edge, x + bias_of, select(x > edge, x - bias_of, _zero(x)))
-    shift, edge = const(bias, dtype), const(lambd, dtype)
-    return select(x < const(-lambd, dtype), x + shift, select(x > edge, x - shift, _zero(x)))
+    if is_float(dtype):
+        shift = const(bias, dtype)
+        inner = select(x > const(lambd, dtype), x - shift, _zero(x))
+        return select(x < const(-lambd, dtype), x + shift, inner)
+    least, most = limits(dtype)
+    edge, shift = int(lambd), const(int(bias), dtype)
+    value = select(x > const(max(edge, least), dtype), x - shift, _zero(x)) if edge < most else _zero(x)
+    return select(x < const(min(-edge, most), dtype), x + shift, value) if -edge > least else value
 
 
 def _is_inf(x: Expr, positive: bool, neg: bool) -> Expr:
     dtype = m.dtype_of(x)
     inf = m.infinity(dtype)
     if positive and neg:
-        return m.magnitude(x) == inf
+        return m.equal(m.magnitude(x), inf)
     if not positive and not neg:
         return both(x < inf, x > inf)
-    return x == (inf if positive else const(-1.0, dtype) * inf)
+    return m.equal(x, inf if positive else const(-1.0, dtype) * inf)
 
 
 def _not(x: Expr) -> Expr:
@@ -386,30 +396,33 @@ def _divisor(b: Expr) -> Expr:
     return select(bad, const(1, dtype), b)
 
 
-def _divide(a: Expr, b: Expr) -> Expr:
+def _quotient(a: Expr, b: Expr) -> Expr:
     from tvm import tirx
 
+    return let(_divisor(b), lambda d: tirx.truncdiv(a, d))
+
+
+def _divide(a: Expr, b: Expr) -> Expr:
     dtype = m.dtype_of(a)
     if is_float(dtype):
         return a / b
-    quotient = tirx.truncdiv(a, _divisor(b))
-    if not dtype.startswith("u"):
-        quotient = select(b == const(-1, dtype), _zero(a) - a, quotient)
-    return select(b == _zero(b), _zero(a), quotient)
+
+    def whole(q: Expr) -> Expr:
+        signed = q if dtype.startswith("u") else select(b == const(-1, dtype), _zero(a) - a, q)
+        return select(b == _zero(b), _zero(a), signed)
+
+    return let(_quotient(a, b), whole)
 
 
 def _fmod(a: Expr, b: Expr) -> Expr:
     """Sign of the dividend."""
-    from tvm import tirx
-
     dtype = m.dtype_of(a)
     if dtype == "float32":
         return cast(_libm("fmod", cast(a, "float64"), cast(b, "float64")), "float32")
     if is_float(dtype):
         return _libm("fmod", a, b)
-    whole = let(_divisor(b), lambda d: a - tirx.truncdiv(a, d) * d)
     bad = b == _zero(b) if dtype.startswith("u") else either(b == _zero(b), b == const(-1, dtype))
-    return select(bad, _zero(a), whole)
+    return let(_quotient(a, b), lambda q: select(bad, _zero(a), a - q * b))
 
 
 def _mod(a: Expr, b: Expr) -> Expr:
@@ -419,8 +432,8 @@ def _mod(a: Expr, b: Expr) -> Expr:
     def signed(r: Expr) -> Expr:
         if dtype.startswith("u"):
             return r
-        differ = (r < _zero(r)) != (b < _zero(b))
-        return select(both(r != _zero(r), differ), r + b, r)
+        differ = either(both(r < _zero(r), b > _zero(b)), both(r > _zero(r), b < _zero(b)))
+        return select(differ, r + b, r)
 
     return let(_fmod(a, b), signed)
 
@@ -448,7 +461,7 @@ def _extreme(a: Expr, b: Expr, greater: bool) -> Expr:
     pick = select(a > b if greater else a < b, a, b)  # b where either is NaN
     if number is not None and not isnan(number):
         return pick
-    return select(m.is_nan(a), a, pick)
+    return m.unless_nan(a, pick)
 
 
 def _pow(a: Expr, b: Expr) -> Expr:
@@ -563,8 +576,8 @@ _BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {
     "maximum": maximum,
     "minimum": minimum,
     "atan2": _atan2,
-    "equal": _compare(lambda a, b: a == b),
-    "not_equal": _compare(lambda a, b: a != b),
+    "equal": _compare(m.equal),
+    "not_equal": _compare(m.unequal),
     "less": _compare(lambda a, b: a < b),
     "less_equal": _compare(lambda a, b: a <= b),
     "greater": _compare(lambda a, b: a > b),
