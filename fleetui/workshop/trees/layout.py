@@ -55,8 +55,8 @@ class Layout:
     A node has a column and an edge: the threshold as a key, or where a node's set begins. Complete trees have
     ``column`` and ``edge``, 2^steps entries each (the first unused). Linked nodes are four words of ``nodes``:
     edge, column and link, or the two halves of a wide edge, column and link; links and ``roots`` count words.
-    ``values`` per leaf slot: 2^steps a tree, or one per node; ``slot``, where leaves are vectors in linked trees, gives a
-    node's row of ``values``.
+    ``values`` per leaf slot: 2^steps a tree, or one per node; ``slot``, where leaves are vectors in linked trees,
+    gives a node's row of ``values``.
     """
 
     key: str
