@@ -111,12 +111,12 @@ def prepare(
     names = [v.name for v in graph.inputs], [v.name for v in graph.outputs]
     graph = graph.copy()
     with progress.stage(Stage.SIMPLIFY):
-        passes.simplify(graph)
+        passes.simplify(graph, progress)
     if optimise is not None:
         with progress.stage(Stage.OPTIMISE):
             graph = optimise(graph)
     with progress.stage(Stage.LAYOUT):
-        passes.lay_out(graph)
+        passes.lay_out(graph, progress)
     with progress.stage(Stage.FUSE):
         offered = accelerators.installed() if plugins is None else plugins
         split = accelerators.share_out(graph, target, offered, fuse.partition)
@@ -237,6 +237,7 @@ def _blobs(ready: Prepared, target: Target, made: Path, work: Path, progress: Pr
         exported = [f"fm_{n}" for n in (*link.EXPORTS, *(link.POOL if pool else ()))]
         libraries = needed_libraries(ready.program.kernels())
         link.link(target, text, compiled, made / KERNELS, work, names=exported, libraries=libraries)
+        progress.check()
         if ready.program.weights_bytes and not embed:
             with (made / WEIGHTS).open("wb") as stream:
                 for piece in ready.program.weight_bytes():

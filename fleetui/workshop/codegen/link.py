@@ -142,14 +142,20 @@ def cache_folder() -> Path:
     return base / "fleetui" / "zig"
 
 
+def environment(work: Path) -> dict[str, str]:
+    """For the linker: a cache shared by all jobs, and one that goes with this job's folder."""
+    return {
+        "ZIG_GLOBAL_CACHE_DIR": str(cache_folder()),
+        **os.environ,
+        "ZIG_LOCAL_CACHE_DIR": str(work / "zig"),
+        "SOURCE_DATE_EPOCH": "0",
+    }
+
+
 def _call(args: Sequence[str], work: Path, target: Target) -> None:
-    environment = dict(os.environ)
-    environment.setdefault("ZIG_GLOBAL_CACHE_DIR", str(cache_folder()))
-    environment["ZIG_LOCAL_CACHE_DIR"] = str(work / "zig")
-    environment["SOURCE_DATE_EPOCH"] = "0"
     try:
         done = subprocess.run(
-            args, cwd=work, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+            args, cwd=work, env=environment(work), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
         )
     except OSError as error:
         raise LinkError(f"The linker cannot be started: {error.strerror or error}") from None
