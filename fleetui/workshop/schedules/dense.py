@@ -300,9 +300,7 @@ class MatMul:
 
     def matches(self, group: Group, context: Context) -> bool:
         node = group.anchor
-        if node.op != "matmul" or not _chain_fits(group) or node.input(0).dtype not in NUMBERS:
-            return False
-        return weights_of(group) is None or node.input(1).data is not None
+        return node.op == "matmul" and node.input(0).dtype in NUMBERS and _chain_fits(group)
 
     def lower(self, group: Group, context: Context) -> list[Kernel]:
         node, out = group.anchor, group.anchor.output
@@ -410,7 +408,7 @@ def _product(
     def left(batch: Expr, row: Expr, k: Expr) -> Expr:
         return widen(read(batch, row, k), total, native_half=native)
 
-    product = Product(size, plan, left, panels, finish, total, overlap, is_heavy(epilogue))
+    product = Product(size, plan, left, panels, finish, total, overlap, heavy=is_heavy(epilogue))
     kernel = operands.kernel(
         f"{node.op} {size} {plan.label} {node.attrs} {overlap} bias={bias is not None} {epilogue.signature}",
         product.body(),

@@ -218,6 +218,8 @@ class Product:
     dtype: str = "float32"
     overlap: bool = False
     """The last panel is moved back to end with the last column (right operands that are not padded)."""
+    ragged: bool = False
+    """Nothing may be read beyond the last column, and panels do not overlap."""
     heavy: bool = False
     """Finishing takes so many instructions that it is not written out for every register."""
 
@@ -292,7 +294,9 @@ class Product:
     def block(self, batch: Expr, panel: Expr, row: Expr, rows: int, width: int) -> Stmt:
         """One block of accumulators over the whole depth, and what follows."""
         lanes = self.plan.lanes
-        parts = pieces(width, lanes) if self.overlap else [(at, lanes) for at in range(0, width, lanes)]
+        parts = (
+            pieces(width, lanes) if self.overlap or self.ragged else [(at, lanes) for at in range(0, width, lanes)]
+        )
         step, depth = self.right.step, self.size.depth
         streams = STREAMS if rows == 1 and len(parts) >= WIDE and depth >= 4 * STREAMS * step else 1
         chains = streams * _chains(rows * len(parts) * streams, depth // streams, step)
