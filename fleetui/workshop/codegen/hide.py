@@ -18,7 +18,7 @@ MACH_HEADER = struct.Struct("<IIIIIIII")
 MACH_MAGIC = 0xFEEDFACF
 MACH_SYMBOL = struct.Struct("<IBBHQ")
 LC_SYMTAB = 2
-EXTERNAL, PRIVATE, SECTION_KIND, KIND = 0x01, 0x10, 0x0E, 0x0E
+EXTERNAL, PRIVATE, SECTION_KIND, KIND, WEAK = 0x01, 0x10, 0x0E, 0x0E, 0x80
 
 
 def windows(path: Path) -> None:
@@ -44,8 +44,9 @@ def macos(path: Path) -> None:
         command, size, symbols, count = struct.unpack_from("<IIII", data, at)
         if command == LC_SYMTAB:
             for place in range(symbols, symbols + count * MACH_SYMBOL.size, MACH_SYMBOL.size):
-                kind = data[place + 4]
+                name, kind, section, about, value = MACH_SYMBOL.unpack_from(data, place)
                 if kind & EXTERNAL and kind & KIND == SECTION_KIND:  # defined here
-                    data[place + 4] = kind | PRIVATE
+                    # A weak definition would be looked for in the system's libraries first.
+                    MACH_SYMBOL.pack_into(data, place, name, kind | PRIVATE, section, about & ~WEAK, value)
         at += size
     path.write_bytes(data)

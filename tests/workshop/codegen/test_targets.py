@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from importlib import import_module
 
 import pytest
 
@@ -162,7 +163,7 @@ CPUINFO = "vendor_id\t: {vendor}\ncpu family\t: {family}\nmodel name\t: Some\ncp
     ],
 )
 def test_an_x86_processor_is_told_by_what_it_can(vendor, family, extra, cpu, vector):
-    from fleetui.workshop.targets import host
+    host = import_module("fleetui.workshop.targets.host")
 
     words = extra.split()
     flags = set(host.V2) | {w for w in words if w not in {"v3", "v4"}}
@@ -175,7 +176,7 @@ def test_an_x86_processor_is_told_by_what_it_can(vendor, family, extra, cpu, vec
 
 
 def test_an_arm_processor_is_told_by_its_part():
-    from fleetui.workshop.targets import host
+    host = import_module("fleetui.workshop.targets.host")
 
     found = host._arm64({"CPU part": "0xd0b", "Features": "fp asimd asimdhp asimddp"})
     assert (found.cpu, found.half, found.int8_dot) == ("cortex-a76", True, "sdot")
