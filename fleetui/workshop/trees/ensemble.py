@@ -49,7 +49,10 @@ class Aggregate(StrEnum):
 
 
 class Transform(StrEnum):
-    """One more output made of a row's scores s[0..K-1]; ``a`` and ``b`` are the post's numbers."""
+    """One more output made of a row's scores s[0..K-1]; ``a`` and ``b`` are the post's numbers.
+
+    Scores are divided by ``divisor`` first.
+    """
 
     SIGMOID = "sigmoid"
     """[K]: 1 / (1 + exp(-a·s))"""
@@ -90,6 +93,7 @@ class Post:
     dtype: str = "float32"
     a: float = 1.0
     b: float = 0.0
+    divisor: float = 1.0
     labels: tuple[float, ...] = ()
     flat: bool = False
 
@@ -367,6 +371,8 @@ def apply(post: Post, scores: Array) -> Array:
 
 def _applied(post: Post, s: Array) -> Array:
     kind = s.dtype.type
+    if post.divisor != 1.0:
+        s = s / kind(post.divisor)
     a, b = kind(post.a), kind(post.b)
     match post.transform:
         case Transform.SIGMOID:

@@ -39,6 +39,12 @@ def post(
             value = tirx.Cast(post.dtype, value)
         return store(out, [row, k] if wide else [row], value)
 
+    if post.divisor != 1.0:
+        whole = score
+
+        def score(k: Expr) -> Expr:
+            return whole(k) / number(post.divisor, e.dtype)
+
     if post.transform in LABELS:
         label = read[f"labels{index}"]
         if post.transform is Transform.ABOVE:
