@@ -338,7 +338,7 @@ def test_problems_inside_branches_and_functions_are_found(tmp_path: Path) -> Non
     assert {p.operator for p in FRONTEND.inspect(saved(made, tmp_path), []).problems} == {"Unheard"}
 
 
-@pytest.mark.parametrize("kind", [8, 14, 17, 25])
+@pytest.mark.parametrize("kind", [8, 14, 17, 22, 25])
 def test_inputs_that_are_not_numbers_we_know(tmp_path: Path, kind: int) -> None:
     made = plain()
     made.graph.input[0].CopyFrom(port("x", (2, 3), kind))

@@ -74,6 +74,7 @@ class Pending:
         self.tensor = tensor
 
 
+FOUR_BITS = frozenset({"int4", "uint4"})
 POISON = object()
 TREES = "fleetui.workshop.frontends.onnx_ml"
 
@@ -168,6 +169,10 @@ class Importer:
             raise UnsupportedError(
                 f"{title} holds {dtype_title(declared.elem_type)}, which we do not compute with",
                 "Export the model with numbers as inputs",
+            )
+        if dtype in FOUR_BITS and value.name not in self.fixed:
+            raise UnsupportedError(
+                f"{title} holds {dtype}; four bits are for weights only", "Feed the model with eight bits or more"
             )
         spec = self.specs.get(value.name)
         if spec is not None and spec.dtype and spec.dtype != dtype:
@@ -413,6 +418,13 @@ class Importer:
             )
         outs = self.builder.ops(op, *inputs, **attrs)
         nodes = self.builder.graph.nodes
+        if any(out.dtype in FOUR_BITS and out.data is None and out.size for out in outs):
+            raise UnsupportedError(
+                f"{self.builder.source} computes a tensor of {outs[0].dtype}; four bits are for weights only",
+                "Keep what is computed in eight bits or more",
+                operator=self.builder.source.partition(" ")[0],
+                node=self.builder.source.partition(" '")[2].rstrip("'"),
+            )
         if nodes and nodes[-1].outputs and nodes[-1].outputs[0] is outs[0]:
             for out in outs:
                 if out.size * 8 > TENSOR_BYTES:
