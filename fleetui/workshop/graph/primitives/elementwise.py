@@ -54,7 +54,8 @@ def _erf_series() -> np.polynomial.Chebyshev:
 
 def erf_of(x: Array) -> Array:
     size = np.minimum(np.abs(x.astype(np.float64)), 6.0)
-    return np.asarray(np.copysign(_erf_series()(size) * size, x)).astype(x.dtype)
+    found = np.where(size < 6.0, _erf_series()(size) * size, np.where(np.isnan(size), size, 1.0))
+    return np.asarray(np.copysign(found, x)).astype(x.dtype)
 
 
 def sigmoid(x: Array) -> Array:
