@@ -93,9 +93,18 @@ def _collapses(value: Value, context: Context) -> bool:
 
 
 def wish_of(context: Context) -> Wish:
-    bytes_of_weights = sum(value.nbytes for value in context.graph.constants())
-    last = context.target.l3 or context.target.l2
-    return Wish(threads=max(1, context.threads), cold=bytes_of_weights > 0.6 * last)
+    target = context.target
+    weights = sum(value.nbytes for value in context.graph.constants())
+    growth = conv_plan.GROWTH
+    if target.static or weights * 8 > target.memory:
+        growth = 1.0  # there is hardly room for the weights as they are
+    elif weights * 16 > target.memory:
+        growth = 2.0
+    return Wish(
+        threads=max(1, context.threads),
+        cold=weights > 0.6 * (target.l3 or target.l2),
+        growth=context.limits.get("winograd", growth),
+    )
 
 
 def pick(group: Group, context: Context) -> Plan:

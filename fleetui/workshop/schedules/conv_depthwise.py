@@ -49,6 +49,7 @@ class Emitter:
         self.x, self.w, self.bias, self.finish = x, w, bias, finish
         self.sum = "float32" if shape.dtype == "float32" else "int32"
         self.columns = blocks(shape, plan.pixels)
+        self.taps = [shape.columns(kx) for kx in range(shape.kw)]
 
     def body(self) -> Stmt:
         shape, plan = self.shape, self.plan
@@ -177,13 +178,15 @@ class Emitter:
             for kx in range(shape.kw):
                 low, high = 0, block.count
                 if not block.interior:
-                    first, last = shape.columns(kx)
+                    first, last = self.taps[kx]
                     low, high = max(0, first - block.start), min(block.count, last - block.start)
                 if low < high:
                     statements.append(emit.unrolled("pixel", low, high, partial(taps, kx)))
             return statements
 
-        if dynamic:
+        if not any(first < block.start + block.count and last > block.start for first, last in self.taps):
+            pass  # these columns see nothing but padding
+        elif dynamic:
             out.append(emit.serial("ky", place.high - place.low, kernel_row, place.low))
         elif shape.kh * shape.kw <= STATIC_TAPS:
             for ky in range(shape.kh):

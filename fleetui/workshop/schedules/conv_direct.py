@@ -122,6 +122,7 @@ class Emitter:
         self.sum = "float32" if shape.dtype == "float32" else "int32"
         self.cut = panels(shape.m, plan.vectors, lanes)
         self.columns = blocks(shape, plan.pixels)
+        self.taps = [shape.columns(kx) for kx in range(shape.kw)]
 
     # ------------------------------------------------------------ tasks
 
@@ -245,13 +246,15 @@ class Emitter:
                 ]
             out = []
             for kx in range(shape.kw):
-                first, last = shape.columns(kx)
+                first, last = self.taps[kx]
                 low, high = max(0, first - block.start), min(block.count, last - block.start)
                 if low < high:
                     out += self.tap(sums, block, place, y, column, emit.integer(kx), base, panel, (low, high))
             return out
 
-        if shape.top or shape.bottom:
+        if not any(first < block.start + block.count and last > block.start for first, last in self.taps):
+            pass  # these columns see nothing but padding
+        elif shape.top or shape.bottom:
             statements.append(emit.serial("ky", place.high - place.low, kernel_row, place.low))
         else:
             statements.append(emit.serial("ky", shape.kh, kernel_row))

@@ -23,6 +23,8 @@ GROWTH = 4.5
 """The most that Winograd may multiply the size of the weights by, unless told otherwise."""
 TRANSFORM = {2: 60.0, 4: 170.0}
 """Cycles to transform one tile of one vector, there or back."""
+COLD = 0.6
+"""How much of the time it takes to fetch weights from memory is not hidden behind work (measured)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +199,7 @@ def direct_cost(shape: ConvShape, plan: Direct, m: Machine, wish: Wish) -> float
     if image > 0.5 * m.l2 and plan.panels_outer:
         total += 0.3 * len(cut) * image / m.mid
     if wish.cold:
-        total = max(total, weights / m.far) + 0.3 * weights / m.far
+        total += COLD * weights / m.far
     return total + 0.5 * (image + shape.n * shape.oh * shape.ow * shape.m * shape.groups * 4) / m.mid
 
 
@@ -225,9 +227,10 @@ def winograd_cost(shape: ConvShape, plan: Winograd, m: Machine, wish: Wish) -> f
     if scratch > 0.7 * m.l2:
         work += 0.5 * strips * scratch * len(cut) / m.mid
     if wish.cold:
-        work = max(work, weights / m.far) + 0.3 * weights / m.far
+        work += COLD * weights / m.far
     image = shape.n * 4 * (shape.h * shape.w * shape.c + shape.oh * shape.ow * shape.m)
-    return work + 0.5 * image / m.mid
+    growth = places / 9
+    return (work + 0.5 * image / m.mid) * (1 + 0.03 * (growth - 1))
 
 
 def depthwise_cost(shape: ConvShape, plan: Depthwise, m: Machine) -> float:

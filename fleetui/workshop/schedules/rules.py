@@ -38,6 +38,8 @@ class Context:
     database: Any = None
     """``schedules.database.Database`` or None: chosen parameters by operator, shapes and target."""
     progress: Progress = field(default_factory=Progress)
+    limits: dict[str, float] = field(default_factory=dict)
+    """``Options.limits``: ``winograd`` is the most a convolution's weights may grow for speed (1: not at all)."""
 
     def strides(self, value: Value) -> tuple[int, ...]:
         """Element strides of a value: not dense where it lives inside a concatenation."""
