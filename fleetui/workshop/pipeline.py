@@ -62,6 +62,7 @@ class Prepared:
     """A model as a program over planned memory, before any code is generated."""
 
     program: Program
+    target: Target
     rows: Rows
     inputs: list[str]
     outputs: list[str]
@@ -83,7 +84,7 @@ class Prepared:
     @property
     def workspace(self) -> int:
         """Bytes for one call of the batch the kernels are made for."""
-        return entry.share_of(self.program, self.rows)
+        return entry.share_of(self.program, self.rows, self.target)
 
 
 def refuse_target(target: Target) -> TargetError:
@@ -138,7 +139,7 @@ def prepare(
                 lowered.append((group, rules.lower(group, context)))
     with progress.stage(Stage.PLAN):
         made = program.assemble(graph, lowered, layout)
-        return Prepared(made, _rows(made, options), *names, taken)
+        return Prepared(made, target, _rows(made, options), *names, taken)
 
 
 def _rows(made: Program, options: Options) -> Rows:

@@ -17,9 +17,9 @@ from fleetui.workshop.graph.ir import BITS, Value
 from fleetui.workshop.target import Target
 
 WORKERS = 16
-"""Most pieces of a step that needs scratch of its own, and most rows at once: each has its own workspace."""
+"""At most so many threads get scratch, or a workspace for a row, of their own; a target has no more than cores."""
 PIECES = 64
-"""Most pieces of any other step."""
+"""Most pieces of a step."""
 WORTH_NS = 4000.0
 """A step shorter than this (by the target's peak figures) stays on one thread."""
 ALIGN = 64
@@ -71,10 +71,15 @@ def said(words: str) -> str:
     return re.sub(r"[^A-Za-z0-9 _.,:+@\-\[\]()]", "_", words)[:100]
 
 
-def share_of(program: Program, rows: Rows) -> int:
+def seats(target: Target) -> int:
+    """How many threads may be at work that need room of their own."""
+    return max(1, min(WORKERS, target.cores))
+
+
+def share_of(program: Program, rows: Rows, target: Target) -> int:
     """Workspace of a call; where a call goes through rows one by one, of each thread of it."""
     alone = rows.any and not rows.direct
-    return program.work_bytes + program.scratch_bytes * (1 if alone else WORKERS)
+    return program.work_bytes + program.scratch_bytes * (1 if alone else seats(target))
 
 
 class _Writer:
@@ -138,8 +143,9 @@ typedef struct {{
     void *const *out;
     const char *w; /* weights */
     char *s;       /* workspace */
-    char *own;     /* {scratch} bytes for each piece */
+    char *own;     /* {scratch} bytes for each thread at work */
     int32_t rows;
+    uint32_t seats; /* a bit for each thread at work that needs room of its own */
 }} frame;
 #define FROM(extent) ((int32_t)((int64_t)(extent) * i / n))
 #define TO(extent) ((int32_t)((int64_t)(extent) * (i + 1) / n))
@@ -147,7 +153,32 @@ typedef struct {{
 #define OUT(k, at) ((void *)((char *)f->out[k] + (at)))
 #define W(at) ((void *)(f->w + (at)))
 #define S(at) ((void *)(f->s + (at)))
-#define OWN(at) ((void *)(f->own + (int64_t)i * {scratch} + (at)))
+#define OWN(at) ((void *)(f->own + (int64_t)seat * {scratch} + (at)))
+{self._seats()}"""
+
+    def _seats(self) -> str:
+        if not self.program.scratch_bytes and not (self.rows.any and not self.rows.direct):
+            return ""
+        return f"""\
+
+#define SEATS {seats(self.target)}
+static int32_t take_seat(uint32_t *taken) {{
+    for (;;) {{
+        uint32_t was = __atomic_load_n(taken, __ATOMIC_RELAXED);
+        int32_t seat = was == ~0u ? SEATS : __builtin_ctz(~was);
+        if (seat < SEATS && __atomic_compare_exchange_n(taken, &was, was | 1u << seat, 0, __ATOMIC_ACQUIRE,
+                                                        __ATOMIC_RELAXED))
+            return seat;
+    }}
+}}
+static void leave_seat(uint32_t *taken, int32_t seat) {{
+    __atomic_and_fetch(taken, ~(1u << seat), __ATOMIC_RELEASE);
+}}
+/* No more pieces at a time than there are seats: of a host that does not say how many threads it has, at all. */
+__attribute__((unused)) static int32_t seated(const fm_host *host, int32_t n) {{
+    int known = host && host->size >= sizeof(fm_host) && host->threads && host->threads <= SEATS;
+    return known || n < SEATS ? n : SEATS;
+}}
 """
 
     # ------------------------------------------------------------ steps
@@ -157,12 +188,20 @@ typedef struct {{
         extent = "f->rows" if self.rows.direct else str(kernel.extent)
         pointers = [_pointer(ref) for ref in launch.refs]
         call = f"{self.symbols[kernel.key]}({', '.join([*pointers, f'FROM({extent})', f'TO({extent})'])})"
-        body = f"return {call} ? FM_KERNEL_FAILED : 0;" if _fallible(kernel.func) else f"{call};\n    return 0;"
+        fallible = _fallible(kernel.func)
+        if _seated(launch):
+            result = "int failed = " if fallible else ""
+            body = (
+                f"int32_t seat = take_seat(&f->seats);\n    {result}{call};\n    leave_seat(&f->seats, seat);\n"
+                f"    return {'failed ? FM_KERNEL_FAILED : 0' if fallible else '0'};"
+            )
+        else:
+            body = f"return {call} ? FM_KERNEL_FAILED : 0;" if fallible else f"{call};\n    return 0;"
         cost = f"{kernel.flops:,} operations" if kernel.flops else f"{kernel.moved:,} bytes"
         return (
             f"/* {index}: {said(launch.op)} [{said(launch.name)}], {cost} */\n"
             f"static int step_{index}(void *arg, int32_t i, int32_t n) {{\n"
-            f"    const frame *f = arg;\n    (void)f, (void)i, (void)n;\n"
+            f"    frame *f = arg;\n    (void)f, (void)i, (void)n;\n"
             f"    {body}\n}}\n"
         )
 
@@ -171,8 +210,7 @@ typedef struct {{
         kernel = launch.kernel
         if nanoseconds(launch, self.target) < WORTH_NS:
             return 1
-        most = WORKERS if any(ref.space is Space.SCRATCH for ref in launch.refs) else PIECES
-        return max(1, min(most, kernel.extent // max(1, kernel.grain)))
+        return max(1, min(PIECES, kernel.extent // max(1, kernel.grain)))
 
     def _once(self) -> str:
         lines = [
@@ -194,11 +232,12 @@ typedef struct {{
             most = self._pieces(launch)
             fallible = _fallible(launch.kernel.func)
             if self.rows.direct:
-                cap = WORKERS if self.program.scratch_bytes else PIECES
                 share = f"f->rows / {max(1, launch.kernel.grain)}"
-                run = f"split(host, step_{index}, f, {share} < {cap} ? {share} : {cap})"
+                wished = f"{share} < {PIECES} ? {share} : {PIECES}"
+                run = f"split(host, step_{index}, f, {f'seated(host, {wished})' if _seated(launch) else wished})"
             elif most > 1:
-                run = f"split(host, step_{index}, f, {most})"
+                wished = f"seated(host, {most})" if _seated(launch) else str(most)
+                run = f"split(host, step_{index}, f, {wished})"
             elif fallible:
                 run = f"step_{index}(f, 0, 1)"
             else:
@@ -242,7 +281,7 @@ typedef struct {{
 
     def _share(self) -> int:
         """Workspace of one row, or of one call."""
-        return share_of(self.program, self.rows)
+        return share_of(self.program, self.rows, self.target)
 
     def _weights(self) -> str:
         return "(const char *)weights_" if self.embed and self.program.weights_bytes else "weights"
@@ -256,7 +295,8 @@ static int run(const void *const *inputs, void *const *outputs, uint32_t rows, c
     int code = check(inputs, outputs, weights, workspace, host);
     if (code) return code;
     if (rows != {self.rows.fixed}) return FM_BAD_ROWS;
-    frame f = {{inputs, outputs, {self._weights()}, workspace, (char *)workspace + {self.program.work_bytes}, 0}};
+    char *own = (char *)workspace + {self.program.work_bytes};
+    frame f = {{inputs, outputs, {self._weights()}, workspace, own, 0, 0}};
     return once(&f, host);
 }}
 """
@@ -271,14 +311,14 @@ static int run(const void *const *inputs, void *const *outputs, uint32_t rows, c
     int code = check(inputs, outputs, weights, workspace, host);
     if (code) return code;
     if (!rows || rows > INT32_MAX) return FM_BAD_ROWS;
-    frame f = {{inputs, outputs, {self._weights()}, workspace, workspace, (int32_t)rows}};
+    frame f = {{inputs, outputs, {self._weights()}, workspace, workspace, (int32_t)rows, 0}};
     return once(&f, host);
 }}
 """
         graph = self.program.graph
         return f"""\
 FM_API size_t FM(workspace)(uint32_t rows) {{
-    return (size_t)(rows < {WORKERS} ? rows : {WORKERS}) * {self._share()};
+    return (size_t)(rows < SEATS ? rows : SEATS) * {self._share()};
 }}
 
 /* Rows do not know of each other: every piece of them runs the whole model with its own share of the workspace. */
@@ -288,19 +328,22 @@ typedef struct {{
     const char *weights;
     char *workspace;
     int32_t rows;
+    uint32_t seats;
 }} batch;
 
 static int some_rows(void *arg, int32_t i, int32_t n) {{
-    const batch *b = arg;
-    char *s = b->workspace + (int64_t)i * {self._share()};
-    for (int32_t row = FROM(b->rows); row < TO(b->rows); row++) {{
+    batch *b = arg;
+    int32_t seat = take_seat(&b->seats);
+    char *s = b->workspace + (int64_t)seat * {self._share()};
+    int code = 0;
+    for (int32_t row = FROM(b->rows); row < TO(b->rows) && !code; row++) {{
         {_row_pointers("const void *", "in", "inputs", graph.inputs)}
         {_row_pointers("void *", "out", "outputs", graph.outputs)}
-        frame f = {{in, out, b->weights, s, s + {self.program.work_bytes}, 0}};
-        int code = once(&f, 0);
-        if (code) return code;
+        frame f = {{in, out, b->weights, s, s + {self.program.work_bytes}, 0, 0}};
+        code = once(&f, 0);
     }}
-    return 0;
+    leave_seat(&b->seats, seat);
+    return code;
 }}
 
 static int run(const void *const *inputs, void *const *outputs, uint32_t rows, const void *weights, void *workspace,
@@ -308,8 +351,8 @@ static int run(const void *const *inputs, void *const *outputs, uint32_t rows, c
     int code = check(inputs, outputs, weights, workspace, host);
     if (code) return code;
     if (!rows || rows > INT32_MAX) return FM_BAD_ROWS;
-    batch b = {{inputs, outputs, {self._weights()}, workspace, (int32_t)rows}};
-    int32_t n = rows < {WORKERS} ? (int32_t)rows : {WORKERS};
+    batch b = {{inputs, outputs, {self._weights()}, workspace, (int32_t)rows, 0}};
+    int32_t n = seated(host, rows < {PIECES} ? (int32_t)rows : {PIECES});
     if (!host || n < 2) return some_rows(&b, 0, 1);
     code = host->parallel_for(host->ctx, some_rows, &b, n);
     return !code ? 0 : code == FM_KERNEL_FAILED ? FM_KERNEL_FAILED : FM_HOST_FAILED;
@@ -330,6 +373,10 @@ FM_API int FM(call)(const fm_bound *bound) {{
     return run(bound->inputs, bound->outputs, bound->rows, bound->weights, bound->workspace, bound->host);
 }}
 """
+
+
+def _seated(launch: Launch) -> bool:
+    return any(ref.space is Space.SCRATCH for ref in launch.refs)
 
 
 def _fallible(func: object) -> bool:

@@ -74,7 +74,7 @@ def link(
         _shared(tool, target, source, objects, output, work, names, libraries)
 
 
-COMMON = ("-std=gnu11", "-O2", "-fno-strict-aliasing", "-fvisibility=hidden", "-g0", "-Wall", "-Werror")
+COMMON = ("-std=gnu11", "-O2", "-fno-strict-aliasing", "-fvisibility=hidden", "-g0", "-Wall")
 FREESTANDING = ("-fno-sanitize=all", "-fno-stack-protector")
 BARE = ("-ffreestanding", "-ffunction-sections", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables")
 VISIBLE = '-DFM_API=__attribute__((visibility("default")))'
