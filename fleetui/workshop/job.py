@@ -59,6 +59,7 @@ def compile_model(request: Request, progress: Progress) -> dict[str, Any]:
 
     source, options = Path(request.source).expanduser().absolute(), request.options
     goals = [targets.find(name) for name in options.targets]  # names and reasons before any work
+    wanted = goals_of(options)
     for goal in goals:
         if goal.why_not:
             raise pipeline.refuse_target(goal)
@@ -101,8 +102,8 @@ def compile_model(request: Request, progress: Progress) -> dict[str, Any]:
                     }
                 )
         progress.variant = ""
-        if goals_of(options).any:
-            advice = recommend.recommend(variants, goals_of(options), {g.name: g.gflops * g.cores for g in goals})
+        if wanted.any:
+            advice = recommend.recommend(variants, wanted, {g.name: g.gflops * g.cores for g in goals})
         seconds.update({stage.value: round(took, 3) for stage, took in progress.seconds.items()})
         record = {
             "model": options.name or source.stem,
