@@ -7,7 +7,7 @@ transposes, slices and broadcasts: an offset and a stride for every axis of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -232,3 +232,47 @@ def span(
 
 def _piece(start: int, width: int, at: Any) -> Stmt:
     return emit.vector(width, lambda lane: at(lane + start))
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Vectors that are computed together: ``times`` of them from ``start`` on in steps of ``step``.
+
+    ``vectors`` are (offset, width), relative to where such a piece begins.
+    """
+
+    start: int
+    step: int
+    times: int
+    vectors: tuple[tuple[int, int], ...]
+
+
+def cut(size: int, lanes: int, most: int) -> list[Piece]:
+    """``size`` neighbours in pieces of at most ``most`` vectors: full ones, then what is left.
+
+    The last vector of what is left may overlap the one before it.
+    """
+    made: list[Piece] = []
+    full = size // (lanes * most)
+    if full:
+        made.append(Piece(0, lanes * most, full, tuple((i * lanes, lanes) for i in range(most))))
+    start = full * lanes * most
+    rest = size - start
+    vectors = [(i * lanes, lanes) for i in range(rest // lanes)]
+    if rest % lanes:
+        if size >= lanes:
+            vectors.append((rest - lanes, lanes))
+        else:
+            vectors += emit.pieces(rest, lanes)
+    if vectors:
+        made.append(Piece(start, 0, 1, tuple(vectors)))
+    return made
+
+
+def chunks(size: int, lanes: int, most: int, body: Callable[[Expr, Piece], list[Stmt]]) -> list[Stmt]:
+    """``body(start, piece)`` for every piece of ``cut``."""
+
+    def at(piece: Piece) -> Stmt:
+        return emit.serial("q", piece.times, lambda q: body(q * piece.step + piece.start, piece))
+
+    return [at(piece) for piece in cut(size, lanes, most)]

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from fleetui.workshop.errors import UnsupportedError
 from fleetui.workshop.kernel import Group, Kernel
-from fleetui.workshop.schedules import injective, plain
+from fleetui.workshop.schedules import injective, plain, window
 from fleetui.workshop.schedules.rules import Context, Rule
+
+FAST = (window,)
+"""What they do not take is computed in plain loops."""
 
 
 class Generic:
@@ -20,6 +23,9 @@ class Generic:
     def lower(self, group: Group, context: Context) -> list[Kernel]:
         if injective.takes(group):
             return injective.lower(group, context)
+        for module in FAST:
+            if module.takes(group, context):
+                return module.lower(group, context)
         if plain.takes(group):
             return plain.lower(group, context)
         raise UnsupportedError(f"{group.anchor.op} cannot be computed here")

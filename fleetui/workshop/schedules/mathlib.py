@@ -297,33 +297,36 @@ def clamp_ints(x: Expr, low: int, high: int) -> Expr:
     return tirx.min(tirx.max(x, const(low, dtype)), const(high, dtype))
 
 
-def exp(x: Expr) -> Expr:
-    """The whole range: to infinity above, through the denormals to zero below."""
-    wide = dtype_of(x) == "float64"
+def _raised(value: Expr, n: Expr) -> Expr:
+    """``value``, near 1, times 2^n: n is added to its exponent. Canonical NaN stays, for then n is nothing."""
+    shift = 52 if dtype_of(value) == "float64" else 23
+    return from_bits(bits(value) + (n << const(shift, dtype_of(n))))
+
+
+def _exp(x: Expr) -> Expr:
+    """Where the result is a normal number; anything elsewhere."""
     one = const(1.0, dtype_of(x))
+    return _reduced(x, lambda n, r, rest: _raised(one + (r + rest), n))
 
-    def scale(n: Expr, r: Expr, rest: Expr) -> Expr:
-        half = n >> const(1, dtype_of(n))
-        return let(half, lambda h: ((one + (r + rest)) * _power(h)) * _power(n - h))
 
-    low, high = (-746.0, 710.5) if wide else (-104.5, 89.5)
-    return let(clamp(x, low, high), lambda v: _reduced(v, scale))
+def exp(x: Expr) -> Expr:
+    """The whole range: infinity above, zero below (also for what would be a denormal)."""
+    low, high = (-708.39, 709.7827128933840) if dtype_of(x) == "float64" else (-87.33654, 88.72283)
+
+    def whole(v: Expr) -> Expr:
+        dtype = dtype_of(v)
+        value = select(v > const(high, dtype), infinity(dtype), _exp(v))
+        return select(v < const(low, dtype), const(0.0, dtype), value)
+
+    return let(x, whole)
 
 
 def exp_negative(x: Expr) -> Expr:
     """For arguments that are at most 0 (or NaN): what softmax needs. Below -87.3 it gives 0."""
-    one = const(1.0, dtype_of(x))
-
-    def scale(n: Expr, r: Expr, rest: Expr) -> Expr:
-        return (one + (r + rest)) * _power(n)
-
-    floor = -708.0 if dtype_of(x) == "float64" else -87.33654
+    floor = -708.39 if dtype_of(x) == "float64" else -87.33654
 
     def whole(v: Expr) -> Expr:
-        return select(v < const(floor, dtype_of(v)), const(0.0, dtype_of(v)), let(clamp(v, floor, 0.0), inner))
-
-    def inner(v: Expr) -> Expr:
-        return _reduced(v, scale)
+        return select(v < const(floor, dtype_of(v)), const(0.0, dtype_of(v)), _exp(v))
 
     return let(x, whole)
 
@@ -446,7 +449,7 @@ def sigmoid(x: Expr) -> Expr:
     limit = 708.0 if dtype == "float64" else 87.68
 
     def scale(n: Expr, r: Expr, rest: Expr) -> Expr:
-        return one / (one + (one + (r + rest)) * _power(n))
+        return one / (one + _raised(one + (r + rest), n))
 
     def whole(v: Expr) -> Expr:
         inner = let(zero - clamp(v, -limit, limit), lambda w: _reduced(w, scale))
