@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fleetui.workshop.graph.ir import Array
-from fleetui.workshop.schedules.emit import integer, local, number, sequence, serial, store
+from fleetui.workshop.schedules.emit import choose, integer, local, number, sequence, serial, store
 from fleetui.workshop.trees.ensemble import LABELS, Ensemble, Post, Transform
 
 Expr = Any
@@ -109,7 +109,7 @@ def _argmax(e: Ensemble, score: Callable[[Expr], Expr], use: Callable[[Expr], St
     def one(k: Expr) -> Stmt:
         k = k + 1
         better = sequence([store(best, [zero], score(k)), store(which, [zero], k)])
-        return tirx.IfThenElse(score(k) > tirx.BufferLoad(best, [zero]), better)
+        return choose(score(k) > tirx.BufferLoad(best, [zero]), better)
 
     return sequence(
         [
