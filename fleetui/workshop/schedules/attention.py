@@ -15,7 +15,6 @@ from typing import Any
 from fleetui.workshop.graph.ir import BITS
 from fleetui.workshop.kernel import Group, Kernel, Temporary
 from fleetui.workshop.schedules import gemm
-from fleetui.workshop.schedules.dense import sum_dtype
 from fleetui.workshop.schedules.emit import (
     Expr,
     Stmt,
@@ -37,6 +36,7 @@ from fleetui.workshop.schedules.operands import Operands, broadcast_to
 from fleetui.workshop.schedules.panels import Rows, has_half, widen
 from fleetui.workshop.schedules.rules import Context, Rule
 from fleetui.workshop.schedules.scalar import scalar
+from fleetui.workshop.schedules.weights import sum_dtype
 
 KEYS = 256
 """Most keys in a block: their scores for one tile of queries are 32 KiB with the widest vectors."""

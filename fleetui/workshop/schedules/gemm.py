@@ -206,6 +206,10 @@ def grain(size: Size, plan: Plan, target: Target, moved: int) -> int:
 # -------------------------------------------------------------------- the loops
 
 
+def multiply_add(total: Expr, left: Expr, right: Expr) -> Expr:
+    return total + left * right
+
+
 @dataclass(slots=True)
 class Product:
     """Everything the loop nest needs to know; ``dtype`` is what the sums are in."""
@@ -222,6 +226,9 @@ class Product:
     """Nothing may be read beyond the last column, and panels do not overlap."""
     heavy: bool = False
     """Finishing takes so many instructions that it is not written out for every register."""
+
+    combine: Callable[[Expr, Expr, Expr], Expr] = multiply_add
+    """``combine(sum, left, right)``, vectors all three: the new sum."""
 
     def body(self) -> Stmt:
         """The whole product, its tasks in the parallel loop."""
@@ -330,7 +337,8 @@ class Product:
                     one = self.left(batch, row + integer(i), k + integer(d))
                     for j, (_, w) in enumerate(parts):
                         where = [lanes_at(at(chain, i, j), w)]
-                        total = load(target, [integer(at(chain, i, j))], w) + broadcast(one, w) * vectors[j]
+                        before = load(target, [integer(at(chain, i, j))], w)
+                        total = self.combine(before, broadcast(one, w), vectors[j])
                         statements.append(store(target, where, total))
             return statements
 

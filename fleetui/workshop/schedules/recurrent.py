@@ -15,7 +15,6 @@ from fleetui.workshop.graph.ir import BITS, Node, Value
 from fleetui.workshop.graph.primitives.recurrent import FUNCTIONS, GATES
 from fleetui.workshop.kernel import Group, Kernel, Packed, Temporary
 from fleetui.workshop.schedules import gemm
-from fleetui.workshop.schedules.dense import Tensor, pack_kernel, sum_dtype
 from fleetui.workshop.schedules.emit import (
     Expr,
     Stmt,
@@ -33,8 +32,10 @@ from fleetui.workshop.schedules.gemm import Product, Size
 from fleetui.workshop.schedules.mathlib import cast, clamp, let, select
 from fleetui.workshop.schedules.operands import Operands
 from fleetui.workshop.schedules.panels import Plain, has_half, pack, widen
+from fleetui.workshop.schedules.products import Tensor, pack_kernel
 from fleetui.workshop.schedules.rules import Context, Rule
 from fleetui.workshop.schedules.scalar import scalar
+from fleetui.workshop.schedules.weights import sum_dtype
 
 ROWS = 8
 """Rows of the batch that a task takes through time together: they share each reading of the weights."""

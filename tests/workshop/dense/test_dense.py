@@ -1,13 +1,18 @@
 """Dense layers: every edge of the register blocks, every form of weights, chains, strides, other targets."""
 
+import tempfile
+
 import ml_dtypes
 import numpy as np
 import pytest
 
+from fleetui.workshop import targets as targets_module
+from fleetui.workshop.codegen import raw
 from fleetui.workshop.graph.build import Builder
 from fleetui.workshop.graph.ir import Graph, Node, Value
 from fleetui.workshop.kernel import Placement
-from fleetui.workshop.schedules import dense
+from fleetui.workshop.schedules import dense, fuse
+from fleetui.workshop.schedules.rules import Context
 from tests.helpers.kernels import check, random_feeds, using
 from tests.helpers.products import targets
 
@@ -166,3 +171,38 @@ def test_weights_that_are_a_tensor_are_multiplied_as_one():
     b.output(b.op("dense", x, w, b.constant(np.arange(37, dtype=np.float32)), name="y"), "y")
     graph = b.finish()
     check(graph, random_feeds(graph, 1), lower=RULES)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_bytes_are_added_up_in_fours(dtype):
+    dice = np.random.default_rng(7)
+    b = Builder("bytes")
+    info = np.iinfo(dtype)
+    feeds = {}
+    for number, (rows, depth, columns) in enumerate([(1, 64, 40), (9, 30, 70), (20, 13, 16), (3, 4, 5)]):
+        x = b.input(f"x{number}", (rows, depth), dtype)
+        feeds[f"x{number}"] = dice.integers(info.min, info.max, (rows, depth), endpoint=True).astype(dtype)
+        w = dice.integers(-128, 127, (depth, columns), endpoint=True).astype(np.int8)
+        bias = dice.integers(-1000, 1000, columns).astype(np.int32) if number % 2 else None
+        y = b.op("dense", x, b.constant(w), None if bias is None else b.constant(bias))
+        b.output(b.op("cast", y, to="float32", saturate=False, name=f"y{number}"), f"y{number}")
+    graph = b.finish()
+    check(graph, feeds, lower=RULES)
+
+
+def test_every_rule_compiles_for_arm():
+    """What only other processors run is at least code for them: dot products of bytes, halves, all forms."""
+    b = Builder("arm")
+    x, z = b.input("x", (5, 64), "float32"), b.input("z", (3, 32), "uint8")
+    wide, node = coded(64, 40, "float16")
+    b.graph.nodes.append(node)
+    b.output(b.op("dense", x, wide, name="y"), "y")
+    b.output(b.op("dense", z, b.constant(np.ones((32, 24), np.int8)), name="v"), "v")
+    graph = b.finish()
+    target = targets_module.find("rpi5-64")
+    kernels = [k for g in fuse.partition(graph, target) for k in RULES(g, Context(target, graph))]
+    names = [f"k{i}" for i in range(len(kernels))]
+    code = str(raw.lower(kernels, names, target))
+    assert "sdot" in code
+    with tempfile.TemporaryDirectory() as folder:
+        raw.object_file(raw.lower(kernels, names, target), target, f"{folder}/k.o")
