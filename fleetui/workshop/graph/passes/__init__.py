@@ -18,6 +18,7 @@ from fleetui.workshop.graph.passes.patterns import PATTERNS
 from fleetui.workshop.graph.passes.report import GraphReport, graph_report
 from fleetui.workshop.graph.passes.rewrite import merge, run
 from fleetui.workshop.graph.passes.simplify import LAST, SIMPLIFY
+from fleetui.workshop.graph.passes.upsample import UPSAMPLE
 from fleetui.workshop.progress import Progress
 
 ROUNDS = 12
@@ -27,7 +28,7 @@ FIRST = merge(FOLD, SIMPLIFY, MOVES, PATTERNS)
 """Without what would tear a pattern apart: a factor of an activation belongs to it, not to the next layer."""
 PLAIN = merge(FOLD, SIMPLIFY, MOVES, ABSORB)
 ALL = merge(FOLD, SIMPLIFY, MOVES, PATTERNS, ATTENTION, ABSORB)
-FINAL = merge(PLAIN, LAST)
+FINAL = merge(PLAIN, LAST, UPSAMPLE)
 
 
 def simplify(graph: Graph, progress: Progress | None = None) -> int:
