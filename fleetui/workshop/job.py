@@ -25,8 +25,10 @@ from typing import Any
 from fleetui import __version__
 from fleetui.workshop import recommend
 from fleetui.workshop.errors import LimitError, ModelError, WorkshopError
+from fleetui.workshop.graph.ir import Graph
 from fleetui.workshop.options import InputSpec, Optimise, Options, Weights
 from fleetui.workshop.progress import Progress, Stage
+from fleetui.workshop.target import Target
 
 RECORD = "compile.json"
 PARTIAL = ".partial-"
@@ -55,6 +57,7 @@ class Request:
 def compile_model(request: Request, progress: Progress) -> dict[str, Any]:
     """The record that is written to ``compile.json`` and printed by ``fleetui compile --json``."""
     from fleetui.workshop import inspect, pipeline, prove, targets
+    from fleetui.workshop.optimise import Altered
     from fleetui.workshop.optimise import apply as optimise
 
     source, options = Path(request.source).expanduser().absolute(), request.options
@@ -77,9 +80,15 @@ def compile_model(request: Request, progress: Progress) -> dict[str, Any]:
             for wish in options.optimise:
                 progress.variant = f"{goal.name}/{wish.label}"
                 place = folder / goal.name / wish.label
-                with progress.stage(Stage.OPTIMISE, wish.label):
-                    altered = optimise(graph, wish, goal, options, prover, progress)
-                built = pipeline.build_variant(altered.graph, goal, place, options, progress)
+                made: list[Altered] = []
+
+                def alter(
+                    plain: Graph, wish: Optimise = wish, goal: Target = goal, made: list[Altered] = made
+                ) -> Graph:
+                    made.append(optimise(plain, wish, goal, options, prover, progress))
+                    return made[0].graph
+
+                built = pipeline.build_variant(graph, goal, place, options, progress, optimise=alter)
                 with progress.stage(Stage.PROVE, progress.variant):
                     proof = prover.prove(place, goal, wish)
                 variants.append(
@@ -97,7 +106,7 @@ def compile_model(request: Request, progress: Progress) -> dict[str, Any]:
                         "agreement": proof.agreement,
                         "accuracy": proof.accuracy,
                         "seconds": round(sum(built.seconds.values()), 3),
-                        "warnings": [*altered.warnings, *proof.warnings],
+                        "warnings": [*made[0].warnings, *proof.warnings],
                         "proof": proof.to_json(),
                     }
                 )

@@ -26,14 +26,12 @@ class Altered:
 def apply(
     graph: Graph, wish: Optimise, target: Target, options: Options, prover: Prover, progress: Progress
 ) -> Altered:
-    """A new graph in the wished form; the given one stays as it is."""
-    from fleetui.workshop.graph import passes
+    """A new graph in the wished form, of one that is simplified already; the given one stays as it is."""
     from fleetui.workshop.optimise import compact, integer, prune
 
     altered = Altered(graph.copy())
     if wish == Optimise():
         return altered
-    passes.simplify(altered.graph, progress)  # weights are where they will be computed with
     if wish.prune:
         prune.apply(altered, wish, target, progress)
     if wish.weights in {Weights.FP16, Weights.W8, Weights.W4}:

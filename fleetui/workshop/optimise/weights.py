@@ -13,7 +13,6 @@ LEAST = 256
 # Operator → (input that holds the weights, axis of output channels, axis that is summed over).
 PLACES: dict[str, tuple[tuple[int, int, int], ...]] = {
     "conv": ((1, -1, -2),),
-    "conv_transpose": ((1, -1, -2),),
     "dense": ((1, 1, 0),),
     "lstm": ((1, 1, 2), (2, 1, 2)),
     "gru": ((1, 1, 2), (2, 1, 2)),

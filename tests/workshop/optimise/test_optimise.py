@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from fleetui.workshop import optimise
 from fleetui.workshop.errors import ModelError, ShapeError, WorkshopError
-from fleetui.workshop.graph import ir
+from fleetui.workshop.graph import ir, passes
 from fleetui.workshop.graph.build import Builder
 from fleetui.workshop.graph.ir import Graph
 from fleetui.workshop.optimise import Altered, compact
@@ -26,7 +26,9 @@ TARGET = Target("host", "this machine", "x86_64-linux-gnu", "x86-64-v3", vector=
 
 
 def alter(graph: Graph, wish: Optimise, **options: object) -> Altered:
-    made = optimise.apply(graph, wish, TARGET, Options(**options), None, Progress())  # type: ignore[arg-type]
+    plain = graph.copy()
+    passes.simplify(plain)
+    made = optimise.apply(plain, wish, TARGET, Options(**options), None, Progress())  # type: ignore[arg-type]
     made.graph.verify()
     return made
 
