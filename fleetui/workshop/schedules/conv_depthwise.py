@@ -127,7 +127,7 @@ class Emitter:
     ) -> list[Stmt]:
         first, last = self.columns.first, self.columns.last
         low, high = taps or (emit.integer(0), emit.integer(self.shape.kh))
-        place = Place(image, y, low, high)
+        place = Place(image, y, low, high, emit.integer(0))
         inner = Block(0, self.plan.pixels, interior=True)
 
         def block(b: Block, column: Expr) -> Stmt:

@@ -35,6 +35,8 @@ class Direct:
     unroll: int = 1
     strip: int = 1
     panels_outer: bool = False
+    ahead: bool = False
+    """Fetch the next panel of weights while this one is used: for weights that come from memory on every call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +103,19 @@ class Panel:
     bias: Expr
     channel: Expr
     source: Expr
+    next: int
+    """How far behind its weights those of the next panel lie."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
+    """A row: of which image, where, which kernel rows see it, and how many rows of the strip came before."""
+
     image: Expr
     y: Expr
     low: Expr
     high: Expr
+    number: Expr
 
 
 class Emitter:
@@ -159,9 +166,10 @@ class Emitter:
             bias=group * per_group + index * wide,
             channel=group * shape.m + index * wide,
             source=group * shape.c,
+            next=shape.kh * shape.kw * shape.c * vectors * lanes,
         )
         if lines(shape):
-            return emit.sequence(self.row(emit.integer(0), emit.integer(0), panel, strip))
+            return emit.sequence(self.row(emit.integer(0), emit.integer(0), panel, strip, emit.integer(0)))
         rows = shape.n * shape.oh
         first = strip * self.plan.strip
         many: Expr | int = self.plan.strip
@@ -171,12 +179,12 @@ class Emitter:
         def row(offset: Expr) -> list[Stmt]:
             at = first + offset
             if shape.n == 1:
-                return self.row(emit.integer(0), at, panel, None)
-            return self.row(at // shape.oh, at % shape.oh, panel, None)
+                return self.row(emit.integer(0), at, panel, None, offset)
+            return self.row(at // shape.oh, at % shape.oh, panel, None, offset)
 
         return emit.serial("row", many, row)
 
-    def row(self, image: Expr, y: Expr, panel: Panel, strip: Expr | None) -> list[Stmt]:
+    def row(self, image: Expr, y: Expr, panel: Panel, strip: Expr | None, number: Expr) -> list[Stmt]:
         """All blocks of one output row, or a strip of them."""
         shape, pixels = self.shape, self.plan.pixels
         statements: list[Stmt] = []
@@ -190,7 +198,7 @@ class Emitter:
             room = emit.most(emit.integer(0), shape.h + shape.top - y * shape.sh)
             high, made = emit.bind("high", emit.least(emit.integer(shape.kh), (room + (shape.dh - 1)) // shape.dh))
             statements.append(made)
-        place = Place(image, y, low, high)
+        place = Place(image, y, low, high, number)
         first, last = self.columns.first, self.columns.last
         edges = [self.block(block, place, emit.integer(block.start), panel) for block in self.columns.before]
         after = [self.block(block, place, emit.integer(block.start), panel) for block in self.columns.after]
@@ -294,14 +302,13 @@ class Emitter:
                     lambda lane: load(sums, at + lane) + value * load(self.w, weights + v * lanes + lane),
                 )
 
-            return [
-                emit.unrolled(
-                    "pixel",
-                    low,
-                    high,
-                    lambda pixel: emit.unrolled("v", 0, panel.vectors, lambda v: product(pixel, v)),
-                )
-            ]
+            products = emit.unrolled(
+                "pixel",
+                low,
+                high,
+                lambda pixel: emit.unrolled("v", 0, panel.vectors, lambda v: product(pixel, v)),
+            )
+            return [*self.fetch(place, column, panel, weights), products]
 
         unroll = min(self.plan.unroll, shape.c)
         whole = shape.c // unroll
@@ -309,6 +316,19 @@ class Emitter:
         for rest in range(whole * unroll, shape.c):
             out += step(emit.integer(rest))
         return out
+
+    def fetch(self, place: Place, column: Expr, panel: Panel, weights: Expr) -> list[Stmt]:
+        """Each block of pixels asks for another part of the next panel."""
+        if not self.plan.ahead:
+            return []
+        per_row = -(-self.shape.ow // self.plan.pixels)
+        block = column // self.plan.pixels + place.number * per_row
+        passes = self.plan.strip if lines(self.shape) else self.plan.strip * per_row
+        each = -(-panel.vectors // passes)
+        return [
+            emit.prefetch(self.w, weights + panel.next + (block * each + i) % panel.vectors * self.lanes)
+            for i in range(each)
+        ]
 
     def write(self, sums: Buffer, block: Block, place: Place, column: Expr, panel: Panel) -> list[Stmt]:
         width = panel.vectors * self.lanes

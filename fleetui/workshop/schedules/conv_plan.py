@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import gcd
 
 from fleetui.workshop.schedules import conv_depthwise, conv_direct, winograd
 from fleetui.workshop.schedules.conv_depthwise import Depthwise
@@ -19,12 +20,18 @@ Plan = Direct | Depthwise | Winograd
 
 TASKS = 4
 """Tasks for every thread that keep all of them busy to the end."""
+AHEAD = 128 << 10
+"""Weights of so many bytes are worth fetching ahead."""
 GROWTH = 4.5
 """The most that Winograd may multiply the size of the weights by, unless told otherwise."""
 TRANSFORM = {2: 60.0, 4: 170.0}
 """Cycles to transform one tile of one vector, there or back."""
 COLD = 0.6
 """How much of the time it takes to fetch weights from memory is not hidden behind work (measured)."""
+COLD_AHEAD = 0.1
+"""The same where the next panel is fetched while one is used."""
+CONFLICT = 1.25
+"""How much longer a block takes whose pixels fall on the same lines of the first-level cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +61,17 @@ def direct_candidates(shape: ConvShape, m: Machine, wish: Wish) -> list[Direct]:
     for r, v in register_blocks(m, shape.ow, vectors):
         unroll = shape.c if shape.c <= 4 else 2
         for strip in _strips(shape, m, wish, r, v):
-            plan = Direct(r, v, unroll, strip)
-            out.append(_order(shape, m, plan))
+            plan = _order(shape, m, Direct(r, v, unroll, strip))
+            out.append(replace(plan, ahead=_ahead_direct(shape, plan, m, wish)))
     return out
+
+
+def _ahead_direct(shape: ConvShape, plan: Direct, m: Machine, wish: Wish) -> bool:
+    """Worth it where a panel is used a few times only, and is followed by another."""
+    passes = plan.strip * (1 if conv_direct.lines(shape) else -(-shape.ow // plan.pixels))
+    weights = shape.kh * shape.kw * shape.c * shape.m * shape.groups * 4
+    several = shape.groups * len(panels(shape.m, plan.vectors, m.lanes)) > 1
+    return wish.cold and several and not plan.panels_outer and weights >= AHEAD and 2 <= passes <= 32
 
 
 def _strips(shape: ConvShape, m: Machine, wish: Wish, pixels: int, vectors: int) -> list[int]:
@@ -130,7 +145,8 @@ def winograd_candidates(shape: ConvShape, m: Machine, wish: Wish) -> list[Winogr
             strips = -(-total // strip)
             count = len(panels(shape.m, v, m.lanes))
             parts = 1 if strips >= wish.threads else min(count, -(-wish.threads // strips) * 2)
-            out.append(Winograd(tile, r, v, strip, parts))
+            ahead = wish.cold and AHEAD <= weights <= 16 * m.l2 and strip >= 2 * r and count > 1
+            out.append(Winograd(tile, r, v, strip, parts, ahead=ahead))
     return out
 
 
@@ -187,6 +203,7 @@ def direct_cost(shape: ConvShape, plan: Direct, m: Machine, wish: Wish) -> float
                 used = min(block.start + block.count, last) - max(block.start, first)
                 if used > 0:
                     step = stream(m, panel, block_step(m, used, v), v * m.bytes)
+                    step *= CONFLICT if _conflicts(shape, used, m) else 1.0
                     row += times * (shape.c * step + (4 if shape.kw * shape.kh > 1 else 0))
             ends += times * (12 + block.count * v * 2.0)
         many = shape.groups * sum(width == v for _, width, _ in cut)
@@ -199,8 +216,22 @@ def direct_cost(shape: ConvShape, plan: Direct, m: Machine, wish: Wish) -> float
     if image > 0.5 * m.l2 and plan.panels_outer:
         total += 0.3 * len(cut) * image / m.mid
     if wish.cold:
-        total += COLD * weights / m.far
+        total = _fetched(total, weights, m, ahead=plan.ahead)
     return total + 0.5 * (image + shape.n * shape.oh * shape.ow * shape.m * shape.groups * 4) / m.mid
+
+
+def _fetched(work: float, weights: float, m: Machine, *, ahead: bool) -> float:
+    """With the time it takes to bring the weights from memory, as far as it shows."""
+    fetch = weights / m.far
+    return max(work, fetch) + COLD_AHEAD * fetch if ahead else work + COLD * fetch
+
+
+def _conflicts(shape: ConvShape, count: int, m: Machine) -> bool:
+    """Whether the pixels of a block lie so far apart that they push each other out of the first-level cache."""
+    step = shape.sw * shape.c * shape.groups * 4
+    way = 4096 if m.loads > 1 else max(4096, m.l1 // 4)
+    places = max(1, way // gcd(step, way))
+    return count > places and -(-count // places) > 0.6 * m.l1 / way
 
 
 def winograd_cost(shape: ConvShape, plan: Winograd, m: Machine, wish: Wish) -> float:
@@ -227,7 +258,7 @@ def winograd_cost(shape: ConvShape, plan: Winograd, m: Machine, wish: Wish) -> f
     if scratch > 0.7 * m.l2:
         work += 0.5 * strips * scratch * len(cut) / m.mid
     if wish.cold:
-        work += COLD * weights / m.far
+        work = _fetched(work, weights, m, ahead=plan.ahead)
     image = shape.n * 4 * (shape.h * shape.w * shape.c + shape.oh * shape.ow * shape.m)
     growth = places / 9
     return (work + 0.5 * image / m.mid) * (1 + 0.03 * (growth - 1))

@@ -13,6 +13,9 @@ from fleetui.workshop.target import Target
 SPILL = 2.5
 """How much longer a loop takes whose accumulators do not fit the registers."""
 
+TIGHT = 1.04
+"""The same for a loop that leaves hardly a register free."""
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -68,7 +71,9 @@ def block_step(m: Machine, rows: int, vectors: int) -> float:
     loads = (rows + vectors) / m.loads
     cycles = max(work, loads, m.latency)
     need = rows * vectors + vectors + 1
-    return cycles * SPILL if need > m.registers else cycles
+    if need > m.registers:
+        return cycles * SPILL
+    return cycles * TIGHT if need > m.registers - 2 and m.registers > 16 else cycles
 
 
 def stream(m: Machine, size: float, cycles: float, bytes_moved: float) -> float:

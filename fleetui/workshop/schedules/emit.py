@@ -102,6 +102,16 @@ def load(buffer: Buffer, *indices: Expr) -> Expr:
     return tirx.BufferLoad(buffer, list(indices))
 
 
+def prefetch(buffer: Buffer, index: Expr) -> Stmt:
+    """Ask for a line of memory in the second-level cache; harmless beyond the buffer's end."""
+    from tvm import tirx
+
+    place = tirx.address_of(load(buffer, index))
+    return tirx.Evaluate(
+        tirx.call_llvm_intrin("void", "llvm.prefetch.p0", place, integer(0), integer(2), integer(1))
+    )
+
+
 def widen(value: Expr, dtype: str) -> Expr:
     """The value in a dtype, converted only where it has another."""
     from tvm import tirx

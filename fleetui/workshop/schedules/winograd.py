@@ -43,6 +43,8 @@ class Winograd:
     parts: int = 1
     """Into how many tasks a strip's output channels are split; each transforms the input again."""
     unroll: int = 2
+    ahead: bool = False
+    """Fetch the next panel of weights while this one is used."""
 
 
 def suits(shape: ConvShape) -> bool:
@@ -380,7 +382,16 @@ class Emitter:
                         lambda lane: load(sums, at(t, v) + lane) + value * load(self.w, weights + v * lanes + lane),
                     )
 
-                return each(product)
+                return emit.sequence([*fetch(weights), each(product)])
+
+            def fetch(weights: Expr) -> list[Stmt]:
+                if not plan.ahead:
+                    return []
+                passes = max(1, plan.strip // plan.block)
+                times = -(-vectors // passes)
+                ahead = weights + places * shape.c * width
+                number = slot // plan.block
+                return [emit.prefetch(self.w, ahead + (number * times + i) % vectors * lanes) for i in range(times)]
 
             unroll = min(plan.unroll, shape.c)
             whole = shape.c // unroll
