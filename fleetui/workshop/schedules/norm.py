@@ -112,14 +112,6 @@ class _Norm:
             self.lanes if len([d for d in self.inner if d != 1]) <= 1 else _power_of_two(self.inner[-1], self.lanes)
         )
 
-    def _vectors(self, body: Callable[[Expr], Stmt]) -> Stmt:
-        """Over the whole padded row."""
-        return emit.serial(
-            "v",
-            self._padded() // self.lanes,
-            lambda v: emit.vector(self.lanes, lambda lane: body(v * self.lanes + lane)),
-        )
-
     def _write(self, lead: Sequence[Expr], value: Callable[[Expr], Expr]) -> list[Stmt]:
         def one(at: Expr) -> Stmt:
             result = mathlib.cast(value(at), self.x.dtype)
@@ -130,27 +122,43 @@ class _Norm:
     # ------------------------------------------------------------ softmax
 
     def _softmax(self, lead: Sequence[Expr]) -> list[Stmt]:
-        low = bound("float32", low=True)
-        kept, made = self._keep(lead, low)
+        """Not-a-number need not be seen in the first pass: it spoils the sum of the second."""
         size = self._padded()
         ways = min(4, max(1, size // self.lanes))
         ways = 1 << (ways.bit_length() - 1)
-        top = Row(self.lanes, "float32", "maximum", low, ways)
+        low = bound("float32", low=True)
+        top = Row(self.lanes, "float32", "peak", low, ways)
         total = Row(self.lanes, "float32", "add", number(0, "float32"), ways)
-        made += [*top.start(), *top.walk(size, partial(emit.load, kept)), *top.end()]
+        kept, allocated = emit.local("kept", size, "float32")
+        made = [allocated]
+
+        def read(at: Expr) -> Expr:
+            return self.p.read(0, [*lead, at])
+
+        def keep(at: Expr) -> tuple[list[Stmt], Expr]:
+            return [emit.store(kept, [at], read(at))], emit.load(kept, at)
+
+        # a chain in front is computed once; a plain row is read twice, for it is in the cache
+        chained = bool(self.p.made.get(self.x))
+        made += [*top.start(), *(top.walk_with(self.length, keep) if chained else top.walk(self.length, read))]
+        made += top.end()
+
+        source = partial(emit.load, kept) if chained else read
 
         def raised(at: Expr) -> Expr:
-            return mathlib.exp_negative(emit.load(kept, at) - top.result())
+            return mathlib.exp_negative(source(at) - top.result())
+
+        def raise_(at: Expr) -> tuple[list[Stmt], Expr]:
+            return [emit.store(kept, [at], raised(at))], emit.load(kept, at)
 
         made += total.start()
         if self.node.op == "softmax":
-            made.append(self._vectors(lambda at: emit.store(kept, [at], raised(at))))
-            made += [*total.walk(size, partial(emit.load, kept)), *total.end()]
+            made += [*total.walk_with(self.length, raise_), *total.end()]
             factor, more = self._number(number(1, "float32") / total.result())
             return [*made, *more, *self._write(lead, lambda at: emit.load(kept, at) * factor)]
-        made += [*total.walk(size, raised), *total.end()]
+        made += [*total.walk(self.length, raised), *total.end()]
         shift, more = self._number(top.result() + mathlib.log(total.result()))
-        return [*made, *more, *self._write(lead, lambda at: emit.load(kept, at) - shift)]
+        return [*made, *more, *self._write(lead, lambda at: source(at) - shift)]
 
     def _number(self, value: Expr) -> tuple[Expr, list[Stmt]]:
         place, made = self.p.cell("float32", value)

@@ -25,6 +25,8 @@ from fleetui.workshop.schedules.scalar import compute_dtype
 Expr = Any
 Stmt = Any
 
+Step = Callable[[Expr], tuple[list[Stmt], Expr]]
+
 WAYS = 4
 """Vectors a row is walked with, so that additions need not wait for one another."""
 SHORT = 8
@@ -212,7 +214,10 @@ class _Reduce:
 
 
 class Row:
-    """Accumulators for one row: ``start``, then ``walk`` as often as there are runs, ``end``, ``result``."""
+    """Accumulators for one row: ``start``, then ``walk`` as often as there are runs, ``end``, ``result``.
+
+    ``op`` is an elementwise operator of two operands, or ``peak``: a maximum that may overlook NaN.
+    """
 
     def __init__(self, lanes: int, dtype: str, op: str, begin: Expr, ways: int = WAYS) -> None:
         self.lanes = lanes
@@ -234,35 +239,42 @@ class Row:
             emit.store(self.total, [emit.integer(0)], self.begin),
         ]
 
-    def _grow(self, read: Callable[[Expr], Expr], at: Expr, slot: int, lane: Expr) -> Stmt:
+    def _grow(self, step: Step, at: Expr, slot: int, lane: Expr) -> Stmt:
+        made, here = step(at + lane)
         old = emit.load(self.acc, lane + slot)
-        return emit.store(self.acc, [lane + slot], join(self.op, old, read(at + lane), self.dtype))
+        return emit.sequence([*made, emit.store(self.acc, [lane + slot], self._join(old, here))])
+
+    def _join(self, a: Expr, b: Expr) -> Expr:
+        if self.op == "peak":
+            return mathlib.let(b, lambda v: mathlib.select(a > v, a, v))
+        return join(self.op, a, b, self.dtype)
 
     def walk(self, size: int, read: Callable[[Expr], Expr]) -> list[Stmt]:
-        lanes, made = self.lanes, []
+        return self.walk_with(size, lambda at: ([], read(at)))
+
+    def walk_with(self, size: int, step: Step) -> list[Stmt]:
+        """``step(place)`` gives what is to be done there first, and the element."""
+        lanes = self.lanes
+        made: list[Stmt] = []
         block = lanes * self.ways
         whole, at = size // block, size // block * block
+
+        def turn(v: Expr) -> list[Stmt]:
+            starts = [way * lanes for way in range(self.ways)]
+            return [emit.vector(lanes, partial(self._grow, step, v * block + slot, slot)) for slot in starts]
+
         if whole:
-            made.append(
-                emit.serial(
-                    "v",
-                    whole,
-                    lambda v: [
-                        emit.vector(lanes, partial(self._grow, read, v * block + way * lanes, way * lanes))
-                        for way in range(self.ways)
-                    ],
-                )
-            )
+            made.append(emit.serial("v", whole, turn))
         for way, (start, width) in enumerate(emit.pieces(size - at, lanes)):
             slot = way % self.ways * lanes
-            made.append(emit.vector(width, partial(self._grow, read, emit.integer(at + start), slot)))
+            made.append(emit.vector(width, partial(self._grow, step, emit.integer(at + start), slot)))
         return made
 
     def end(self) -> list[Stmt]:
         """All accumulators into one number, halving the width each time."""
 
         def fold(half: int, lane: Expr) -> Stmt:
-            both = join(self.op, emit.load(self.acc, lane), emit.load(self.acc, lane + half), self.dtype)
+            both = self._join(emit.load(self.acc, lane), emit.load(self.acc, lane + half))
             return emit.store(self.acc, [lane], both)
 
         made, width = [], self.lanes * self.ways
@@ -278,7 +290,7 @@ class Row:
 
     def _fold_at(self, step: int, width: int, lane: Expr) -> Stmt:
         low, high = emit.load(self.acc, lane + step), emit.load(self.acc, lane + (step + width))
-        return emit.store(self.acc, [lane + step], join(self.op, low, high, self.dtype))
+        return emit.store(self.acc, [lane + step], self._join(low, high))
 
     def result(self) -> Expr:
         return emit.load(self.total, emit.integer(0))
