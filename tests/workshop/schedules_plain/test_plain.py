@@ -56,7 +56,8 @@ CASES: list[tuple[str, list[Any], dict[str, Any]]] = [
       for op in ("argmax", "argmin") for x in (TIES, NAN) for kd in (False, True) for last in (False, True)],
     *[("topk", [x], {"k": 4, "axis": 1, "largest": large, "sorted": True})
       for x in (TIES, NAN, ints(3, 9)) for large in (False, True)],
-    *[("sort", [x], {"axis": axis, "descending": d}) for x in (TIES, NAN) for axis in (0, 1) for d in (False, True)],
+    *[("sort", [x], {"axis": axis, "descending": down})
+      for x in (TIES, NAN) for axis in (0, 1) for down in (False, True)],
     *[(op, [real(3, 5, 2)], {"axis": 1, "exclusive": e, "reverse": r})
       for op in ("cumsum", "cumprod") for e in (False, True) for r in (False, True)],
     *[(op, [real(3, 5, 4)], {"axis": axis}) for op in ("softmax", "log_softmax", "hardmax") for axis in (1, 2)],
