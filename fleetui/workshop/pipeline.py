@@ -36,6 +36,9 @@ EMBED = 4 << 10
 EMBED_STATIC = 64 << 10
 """The same for microcontrollers, where a second file is more of a nuisance."""
 
+SPLIT = 4
+"""Schedules leave room for so many threads at least, where the target has the cores: a kernel runs on any number."""
+
 KERNELS, WEIGHTS, RECORD, HEADER = "kernels", "weights", "model.json", "fleet_model.h"
 
 # Of the peak figures in the catalogue, what good kernels reach.
@@ -122,7 +125,8 @@ def prepare(
         offered = accelerators.installed() if plugins is None else plugins
         split = accelerators.share_out(graph, target, offered, fuse.partition)
         layout = place.place(graph, split.groups)
-    context = rules.Context(target, graph, layout.views, options.threads, database, progress)
+    threads = options.threads if options.threads > 1 else min(SPLIT, target.cores)
+    context = rules.Context(target, graph, layout.views, threads, database, progress)
     lowered: list[tuple[Group, list[Kernel]]] = []
     taken: dict[str, int] = {}
     with progress.stage(Stage.SCHEDULE):
