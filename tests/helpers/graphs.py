@@ -152,7 +152,8 @@ def _step(draw: Any, b: Builder, pool_of: list[Value]) -> Value | None:
     op = draw(
         st.sampled_from(
             ["unary", "clip", "constant", "pair", "transpose", "reshape", "concat", "slice", "pad", "reduce",
-             "softmax", "conv", "pool", "matmul", "where", "gather", "broadcast", "cast", "norm", "flip", "argmax"]
+             "softmax", "conv", "pool", "matmul", "where", "gather", "broadcast", "cast", "norm", "flip", "argmax",
+             "rows"]
         )
     )  # fmt: skip
     rank = x.rank
@@ -191,6 +192,9 @@ def _step(draw: Any, b: Builder, pool_of: list[Value]) -> Value | None:
     if op == "matmul":
         w = b.constant(np.random.default_rng(3).standard_normal((x.shape[-1], 3)))
         return b.op("matmul", x, w) if rank >= 2 else None
+    if op == "rows" and rank > 2:
+        rows = dense(b, b.op("reshape", x, shape=(-(-x.size // x.shape[-1]), x.shape[-1])), 4)
+        return b.op("reshape", b.op("tanh", rows), shape=(*x.shape[:-1], 4))
     if op == "reshape":
         shape = list(x.shape)
         if draw(st.booleans()) and rank > 1:

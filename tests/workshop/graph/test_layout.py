@@ -9,8 +9,7 @@ from fleetui.workshop.graph.build import Builder
 from fleetui.workshop.graph.ir import Graph, Value
 from fleetui.workshop.graph.passes import lay_out, simplify
 from fleetui.workshop.graph.passes.layout import moved_bytes
-from fleetui.workshop.graph.passes.moves import moves_nothing
-from fleetui.workshop.graph.passes.relabel import groups
+from fleetui.workshop.graph.passes.moves import groups, moves_nothing
 from tests.helpers.graphs import checked, conv, count, dense, norm, ops, pool
 
 
@@ -218,6 +217,35 @@ def test_sequence_models_keep_their_head_transposes() -> None:
     y = b.op("attention", q, q, q, None, scale=0.5, causal=False, softcap=0.0)
     y = b.op("reshape", b.op("transpose", y, perm=(0, 2, 1, 3)), shape=(2, 6, 16))
     assert len(moving(finished(b, b.op("add", x, dense(b, y, 16))))) == 2
+
+
+def test_a_group_norm_between_convolutions_follows() -> None:
+    b, x = start(3, 8, 2)
+    x = b.op("silu", conv(b, x, 8))
+    y = b.op("layer_norm", b.op("reshape", x, shape=(2, 4, 128)), None, None, axis=2, eps=1e-5)
+    y = norm(b, b.op("reshape", y, shape=(2, 8, 8, 8)))
+    graph = finished(b, b.op("reduce", conv(b, y, 4), kind="mean", axes=(2, 3), keepdims=False))
+    assert only_the_input(graph)
+
+
+def test_sequence_first_attention_with_joined_rows() -> None:
+    """As PyTorch spells it: [T, B, E] inside, heads joined with the batch, rows joined ahead of every matrix."""
+    b = Builder("torch")
+    x = b.input("x", (2, 10, 32), "float32")
+    turned = b.op("transpose", x, perm=(1, 0, 2))
+    parts = dense(b, b.op("reshape", turned, shape=(20, 32)), 96)
+    parts = b.op("reshape", parts, shape=(10, 2, 3, 32))
+    heads = []
+    for i in range(3):
+        part = b.op("slice", parts, starts=(0, 0, i, 0), stops=(10, 2, i + 1, 32), steps=(1, 1, 1, 1))
+        part = b.op("transpose", b.op("reshape", part, shape=(10, 8, 8)), perm=(1, 0, 2))
+        heads.append(b.op("reshape", part, shape=(2, 4, 10, 8)))
+    y = b.op("attention", *heads, None, scale=0.35, causal=False, softcap=0.0)
+    y = b.op("reshape", b.op("transpose", y, perm=(2, 0, 1, 3)), shape=(20, 32))
+    y = b.op("reshape", b.op("gelu", dense(b, y, 32), approximate=False), shape=(10, 2, 32))
+    graph = finished(b, b.op("add", x, b.op("transpose", y, perm=(1, 0, 2))))
+    assert moving(graph) == [(0, 2, 1, 3)] * 4
+    assert all(node.input(0).rank == 3 for node in graph.nodes if node.op == "dense")
 
 
 @pytest.mark.parametrize(

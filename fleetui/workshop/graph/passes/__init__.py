@@ -13,6 +13,7 @@ from fleetui.workshop.graph.passes.activations import recognise_activations
 from fleetui.workshop.graph.passes.attention import ATTENTION
 from fleetui.workshop.graph.passes.fold import FOLD, common_subexpressions
 from fleetui.workshop.graph.passes.layout import move_transposes
+from fleetui.workshop.graph.passes.leading import LEADING
 from fleetui.workshop.graph.passes.moves import MOVES
 from fleetui.workshop.graph.passes.patterns import PATTERNS
 from fleetui.workshop.graph.passes.report import GraphReport, graph_report
@@ -26,8 +27,8 @@ ROUNDS = 12
 
 FIRST = merge(FOLD, SIMPLIFY, MOVES, PATTERNS)
 """Without what would tear a pattern apart: a factor of an activation belongs to it, not to the next layer."""
-PLAIN = merge(FOLD, SIMPLIFY, MOVES, ABSORB)
-ALL = merge(FOLD, SIMPLIFY, MOVES, PATTERNS, ATTENTION, ABSORB)
+PLAIN = merge(FOLD, SIMPLIFY, MOVES, ABSORB, LEADING)
+ALL = merge(FOLD, SIMPLIFY, MOVES, PATTERNS, ATTENTION, ABSORB, LEADING)
 FINAL = merge(PLAIN, LAST, UPSAMPLE)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from fleetui.workshop.graph.ir import Graph, Node, Value
 from fleetui.workshop.graph.ops import Kind, kind
@@ -272,11 +273,51 @@ def _prepare(editor: Editor) -> None:
                 editor.set_input(node, index, editor.op("reshape", value, source=node.source, shape=full))
 
 
+def _spell_out(editor: Editor, node: Node) -> bool:
+    """A group norm of a channel-first image, said as a layer norm, is said as reductions: those can follow.
+
+    The image [N, C, *S] was brought into the form [N, G, C/G · S], and is brought back afterwards.
+    """
+    x, flat, behind = node.input(0), editor.maker(node.input(0), "reshape"), editor.only_user(node.output)
+    if flat is None or behind is None or behind.op != "reshape" or any(v is not None for v in node.inputs[1:]):
+        return False
+    image = flat.input(0)
+    form = image.rank >= 3 and x.rank == 3 and node.attrs["axis"] == 2 and x.shape[0] == image.shape[0]
+    if not form or behind.output.shape != image.shape or image.shape[1] % x.shape[1]:
+        return False
+    if not _comes_transposed(editor, image):
+        return False
+    shape = (image.shape[0], x.shape[1], image.shape[1] // x.shape[1], *image.shape[2:])
+    axes = tuple(range(2, len(shape)))
+
+    def op(name: str, *inputs: Value, **attrs: Any) -> Value:
+        return editor.op(name, *inputs, source=node.source, **attrs)
+
+    apart = op("reshape", image, shape=shape)
+    centred = op("sub", apart, op("reduce", apart, kind="mean", axes=axes, keepdims=True))
+    spread = op("reduce", op("mul", centred, centred), kind="mean", axes=axes, keepdims=True)
+    factor = op("rsqrt", op("add", spread, editor.scalar(node.attrs["eps"], x)))
+    editor.replace(behind.output, op("reshape", op("mul", centred, factor), shape=image.shape))
+    return True
+
+
+def _comes_transposed(editor: Editor, value: Value) -> bool:
+    """A transpose made this value, and only elementwise operators of one input have been at it since."""
+    maker = editor.maker(value)
+    while maker is not None and kind(maker.op) is Kind.ELEMENTWISE:
+        varying = [v for v in maker.inputs if v is not None and v.data is None]
+        if len(varying) != 1:
+            return False
+        maker = editor.maker(varying[0])
+    return maker is not None and maker.op == "transpose"
+
+
 def move_transposes(graph: Graph, rules: Rules, check: Callable[[], None] | None = None, widen: bool = True) -> int:
     """Let regions change their order as long as that saves anything. ``rules`` tidy up in between."""
     if not any(node.op == "transpose" for node in graph.nodes):
         return 0
     editor = Editor(graph, widen)
+    editor.apply({"layer_norm": [_spell_out]}, check)
     _prepare(editor)
     editor.apply(rules, check)
     start, moving = editor.changes, True

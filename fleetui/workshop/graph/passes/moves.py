@@ -35,6 +35,40 @@ def moves_nothing(perm: tuple[int, ...], shape: Shape) -> bool:
     return real == sorted(real) or 0 in shape
 
 
+def groups(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]] | None:
+    """Runs of dimensions that a reshape turns into runs of dimensions, the finest such division.
+
+    Dimensions of one element are attached to the run ahead of them; leading ones to the first.
+    """
+    if 0 in before or 0 in after:
+        return None
+    found: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(before) or j < len(after):
+        left: list[int] = []
+        right: list[int] = []
+        a = b = 1
+        while True:
+            if a < b or (a == b and not left and i < len(before)):
+                if i >= len(before):
+                    return None
+                a *= before[i]
+                left.append(i)
+                i += 1
+            elif b < a or (not right and j < len(after)):
+                if j >= len(after):
+                    return None
+                b *= after[j]
+                right.append(j)
+                j += 1
+            else:
+                break
+            if a == b and left and right:
+                break
+        found.append((left, right))
+    return found
+
+
 # ---------------------------------------------------------------- rules
 
 
@@ -51,7 +85,33 @@ def _reshape(editor: Editor, node: Node) -> bool:
     if turn is not None and moves_nothing(turn.attrs["perm"], turn.input(0).shape):
         editor.set_input(node, 0, turn.input(0))
         return True
-    return False
+    return turn is not None and _split_first(editor, node, turn)
+
+
+def _split_first(editor: Editor, node: Node, turn: Node) -> bool:
+    """Dimensions that are split behind a transpose and were joined ahead of it need not be joined at all."""
+    x, perm = node.input(0), tuple(turn.attrs["perm"])
+    runs = groups(x.shape, node.output.shape)
+    if editor.maker(turn.input(0), "reshape") is None or not editor.private(x) or runs is None:
+        return False
+    if any(len(left) > 1 for left, _ in runs):
+        return False
+    parts: list[list[int]] = []
+    for left, right in runs:
+        if left or not parts:
+            parts.append(list(right))
+        else:
+            parts[-1].extend(right)
+    if len(parts) != x.rank:
+        return False
+    apart: list[int] = []  # the result's dimensions in the order they have ahead of the transpose
+    for axis in range(x.rank):
+        apart.extend(parts[perm.index(axis)])
+    shape = tuple(node.output.shape[i] for i in apart)
+    split = editor.op("reshape", turn.input(0), source=node.source, shape=shape)
+    order = tuple(apart.index(i) for i in range(len(apart)))
+    editor.replace(node.output, editor.op("transpose", split, source=turn.source, perm=order))
+    return True
 
 
 def _transpose(editor: Editor, node: Node) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from fleetui.workshop.graph.ir import Node, Shape, Value
 from fleetui.workshop.graph.ops import Kind, kind
-from fleetui.workshop.graph.passes.moves import inverse
+from fleetui.workshop.graph.passes.moves import groups, inverse
 
 Perm = tuple[int, ...]
 Perms = dict[Value, Perm]
@@ -55,40 +55,6 @@ def _moved(numbers: Any, perm: Perm) -> tuple[Any, ...]:
 
 
 # ---------------------------------------------------------------- reshape
-
-
-def groups(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]] | None:
-    """Runs of dimensions that a reshape turns into runs of dimensions, the finest such division.
-
-    Dimensions of one element are attached to the run ahead of them; leading ones to the first.
-    """
-    if 0 in before or 0 in after:
-        return None
-    found: list[tuple[list[int], list[int]]] = []
-    i = j = 0
-    while i < len(before) or j < len(after):
-        left: list[int] = []
-        right: list[int] = []
-        a = b = 1
-        while True:
-            if a < b or (a == b and not left and i < len(before)):
-                if i >= len(before):
-                    return None
-                a *= before[i]
-                left.append(i)
-                i += 1
-            elif b < a or (not right and j < len(after)):
-                if j >= len(after):
-                    return None
-                b *= after[j]
-                right.append(j)
-                j += 1
-            else:
-                break
-            if a == b and left and right:
-                break
-        found.append((left, right))
-    return found
 
 
 def _through_reshape(before: Shape, after: Shape, perm: Perm) -> Perm | None:
