@@ -351,6 +351,11 @@ class _Values:
     native_half: bool
     step: int = 1
     block: int = 0
+    factors: tuple[float, ...] = ()
+
+    @property
+    def decoded(self) -> bool:
+        return str(self.source.ty.dtype) != self.dtype
 
     def read(self, at: gemm.Spot, k: Expr, part: int, start: int, width: int) -> Expr:
         where = [*self.head, self.start + k + integer(part), at.column + integer(start)]

@@ -105,6 +105,16 @@ class Right(Protocol):
         """Depths that share a scale (0: there are none); a multiple of ``step``."""
         ...
 
+    @property
+    def decoded(self) -> bool:
+        """Whether reading takes more than a load."""
+        ...
+
+    @property
+    def factors(self) -> tuple[float, ...]:
+        """Powers of two by which ``read`` falls short, for each part of a step; empty: none."""
+        ...
+
     def read(self, at: Spot, k: Expr, part: int, start: int, width: int) -> Expr:
         """A vector of ``width`` columns from ``start`` within the panel, at depth ``k + part``, part < step."""
         ...
@@ -310,6 +320,9 @@ class Product:
         slots = len(parts) * lanes
         sums, made = local("sum", chains * rows * slots, self.dtype)
         out: list[Stmt] = [made]
+        wide, made = local("wide", slots if self.right.decoded else 1, self.dtype)
+        if self.right.decoded:
+            out.append(made)
         column = self.first_column(panel)
         spot = Spot(batch, panel, column, integer(0))
 
@@ -333,8 +346,18 @@ class Product:
                 chain, part = first + (d // step) % among, d % step
                 base = k + integer(d - part)
                 vectors = [self.right.read(spot, base, part, s, w) for s, w in parts]
+                factor = number(self.right.factors[part], self.dtype) if self.right.factors else None
+                if rows > 1 and self.right.decoded:
+                    # widened once for all rows
+                    for j, (_, w) in enumerate(parts):
+                        whole = vectors[j] if factor is None else vectors[j] * broadcast(factor, w)
+                        statements.append(store(wide, [lanes_at(j * lanes, w)], whole))
+                    factor = None
+                    vectors = [load(wide, [integer(j * lanes)], w) for j, (_, w) in enumerate(parts)]
                 for i in range(rows):
                     one = self.left(batch, row + integer(i), k + integer(d))
+                    if factor is not None:
+                        one = one * factor
                     for j, (_, w) in enumerate(parts):
                         where = [lanes_at(at(chain, i, j), w)]
                         before = load(target, [integer(at(chain, i, j))], w)

@@ -61,6 +61,8 @@ class _Fours:
 
     step = 1
     block = 0
+    decoded = False
+    factors = ()
 
     def __init__(self, source: Any) -> None:
         self.source = source

@@ -85,6 +85,11 @@ class Plain:
     batched: Any = None
     step: int = 1
     block: int = 0
+    factors: tuple[float, ...] = ()
+
+    @property
+    def decoded(self) -> bool:
+        return str(self.source.ty.dtype) != self.dtype
 
     def read(self, at: Spot, k: Expr, part: int, start: int, width: int) -> Expr:
         lead = [] if self.batched is None else self.batched(at.batch)
@@ -105,6 +110,11 @@ class Rows:
     native_half: bool = True
     step: int = 1
     block: int = 0
+    factors: tuple[float, ...] = ()
+
+    @property
+    def decoded(self) -> bool:
+        return str(self.source.ty.dtype) != self.dtype
 
     def read(self, at: Spot, k: Expr, part: int, start: int, width: int) -> Expr:
         where = [*self.batched(at.batch), k + integer(part), at.column + integer(start)]
@@ -128,16 +138,30 @@ class Codes:
     scales: Any = None
     zeros: Any = None
 
+    decoded: bool = True
+
     @property
     def step(self) -> int:
         return 2 if self.bits == 4 else 1
+
+    @property
+    def factors(self) -> tuple[float, ...]:
+        """Signed codes of four bits stay in the upper bits, which saves shifting them down."""
+        return (2.0**-28, 2.0**-4) if self._upper else ()
+
+    @property
+    def _upper(self) -> bool:
+        return self.bits == 4 and self.signed and self.zeros is None
 
     def read(self, at: Spot, k: Expr, part: int, start: int, width: int) -> Expr:
         from tvm import tirx
 
         tail = "" if width == 1 else f"x{width}"
         row = k if self.step == 1 else k // integer(2)
-        codes = tirx.Cast(f"int32{tail}", load(self.source, [at.panel, row, integer(start)], width))
+        codes = load(self.source, [at.panel, row, integer(start)], width)
+        if self._upper:
+            codes = tirx.reinterpret(f"int8{tail}", codes)
+        codes = tirx.Cast(f"int32{tail}", codes)
         if self.bits == 4:
             codes = self._nibble(codes, part, width)
         if self.zeros is not None:
@@ -145,7 +169,9 @@ class Codes:
         return tirx.Cast(f"float32{tail}", codes)
 
     def _nibble(self, codes: Expr, part: int, width: int) -> Expr:
-        """``codes`` are bytes, zero-extended to 32 bits."""
+        """``codes`` are bytes: zero-extended to 32 bits, or sign-extended where they stay in the upper bits."""
+        if self._upper:
+            return codes << broadcast(integer(28), width) if part == 0 else codes & broadcast(integer(-16), width)
         up = broadcast(integer(28 if part == 0 else 24), width)
         down = broadcast(integer(28), width)
         if self.signed:
