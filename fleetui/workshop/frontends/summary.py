@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from fleetui.common.domain.errors import FleetError
-from fleetui.workshop.errors import ModelError, ShapeError, UnsupportedError
+from fleetui.workshop.errors import LimitError, ModelError, ShapeError, UnsupportedError
 from fleetui.workshop.frontends.base import Port, Problem, Report
 from fleetui.workshop.graph import ops
 from fleetui.workshop.graph.ir import Graph, Shape
@@ -81,6 +81,8 @@ def guarded(what: str) -> Iterator[None]:
         yield
     except FleetError:
         raise
+    except MemoryError as error:
+        raise LimitError(f"{what} asks for more memory than there is", "It is damaged, or too large") from error
     except RecursionError as error:
         raise ModelError(f"{what} is nested too deeply", "Export the model again") from error
     except (

@@ -26,6 +26,9 @@ BUILT_IN: dict[str, str] = {
     "savedmodel": "fleetui.workshop.frontends.tensorflow:SAVED_MODEL",
     "stablehlo": "fleetui.workshop.frontends.stablehlo:FRONTEND",
     "darknet": "fleetui.workshop.frontends.darknet:FRONTEND",
+    "lightgbm": "fleetui.workshop.frontends.lightgbm:FRONTEND",
+    "xgboost": "fleetui.workshop.frontends.xgboost:FRONTEND",
+    "sklearn": "fleetui.workshop.frontends.sklearn:FRONTEND",
     "onnx": "fleetui.workshop.frontends.onnx:FRONTEND",
 }
 

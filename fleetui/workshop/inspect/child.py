@@ -93,10 +93,12 @@ def _limit(memory: int, cpu: float, written: int) -> None:
         (resource.RLIMIT_FSIZE, written),
     ):
         _, hard = resource.getrlimit(what)
-        ceiling = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        most = value + (5 if what == resource.RLIMIT_CPU else 0)  # at both at once it is killed without a word
+        if hard != resource.RLIM_INFINITY:
+            value, most = min(value, hard), min(most, hard)  # noqa: PLW2901 - the same ceiling, as far as allowed
         # macOS refuses some of them.
         with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(what, (ceiling, ceiling))
+            resource.setrlimit(what, (value, most))
 
 
 if __name__ == "__main__":

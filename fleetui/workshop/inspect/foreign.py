@@ -15,6 +15,7 @@ EXPORT_TORCH = (
     "Export it where its Python code is: model.eval(); "
     "torch.export.save(torch.export.export(model, (example_input,)), 'model.pt2')"
 )
+EXPORT_SKLEARN = "from fleetui.workshop.frontends.sklearn import export; export(estimator, 'model.json')"
 EXPORT_ONNX = "Export it to ONNX from the framework that it came from"
 EXPORT_MXNET = (
     "Export it to ONNX with MXNet 1.9: "
@@ -64,7 +65,7 @@ def unmistakable(head: bytes) -> Said | None:
     if len(head) > 2 and head[0] == 0x80 and 2 <= head[1] <= 5 and not _is_length_prefixed(head):
         return (
             "is a Python pickle, which can run any code when it is opened, so it is not opened",
-            f"For PyTorch: {EXPORT_TORCH}. For scikit-learn: export it to ONNX with skl2onnx",
+            f"For PyTorch: {EXPORT_TORCH}. For scikit-learn: {EXPORT_SKLEARN}",
         )
     if len(head) > 9 and head[8:9] == b"{" and 2 <= struct.unpack_from("<Q", head)[0] <= 100 << 20:
         return (
@@ -112,7 +113,7 @@ def archive(names: frozenset[str]) -> Said | None:
     if inside:
         return "is an archive around a model", f"Unpack it, and give {inside[0]:.120}"
     if "schema.json" in names:
-        return "is a skops file", "Export it to ONNX with skl2onnx"
+        return "is a skops file", f"Where the model was trained: {EXPORT_SKLEARN}"
     if "saved_model.pb" in tails:
         return "is a SavedModel in an archive", "Unpack it, and give the folder"
     return None

@@ -13,7 +13,7 @@ from fleetui.workshop.inspect.limits import Limits, size_of
 HEAD = 64 << 10
 TAKEN = (
     "FleetUI takes ONNX, PyTorch .pt2, TFLite, Keras .keras and .h5, TensorFlow SavedModel folders, StableHLO, "
-    "XGBoost .json and .ubj, LightGBM .txt, scikit-learn as ONNX, and Darknet .cfg"
+    "XGBoost .json and .ubj, LightGBM .txt, scikit-learn exported by us or as ONNX, and Darknet .cfg"
 )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fleetui.workshop.errors import WorkshopError
 from fleetui.workshop.frontends.summary import settle_all
 from fleetui.workshop.frontends.tensorflow.convert import load, output_names, tensorflow
 from fleetui.workshop.graph.ir import Array
@@ -24,8 +25,12 @@ class TensorFlowPeer:
             self._tf.config.threading.set_inter_op_parallelism_threads(1)
         except RuntimeError as error:
             # TensorFlow's thread pools are made once in a process.
-            if self._tf.config.threading.get_intra_op_parallelism_threads() != threads:
-                raise RuntimeError("TensorFlow's number of threads is settled in this process") from error
+            have = self._tf.config.threading.get_intra_op_parallelism_threads()
+            if have != threads:
+                raise WorkshopError(
+                    f"TensorFlow has {have or 'all'} threads in this process already, not {threads}",
+                    "Compare in a process of its own",
+                ) from error
         self._loaded = load(kind, path)
         self._names = [p.name for p in self._loaded.inputs]
         mine = [p.name for p in self._loaded.outputs]

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fleetui.workshop.errors import MissingExtra, UnsupportedError
+from fleetui.workshop.errors import MissingExtra, ModelError, UnsupportedError
 from fleetui.workshop.frontends.base import Peer, Report
 from fleetui.workshop.frontends.summary import guarded, symbols, work_out
 from fleetui.workshop.frontends.torch.archive import is_program, read
@@ -62,7 +62,7 @@ class TorchFrontend:
         return report
 
     def _functional(self, path: Path, inputs: Sequence[InputSpec]) -> Report | None:
-        """The report on the decomposed program, where PyTorch is at hand to make it and that settles something."""
+        """The report on the decomposed program, where PyTorch is at hand and able to make it."""
         try:
             with decomposed(path) as other, guarded(path.name):
                 program = read(other)
@@ -70,7 +70,7 @@ class TorchFrontend:
                 report = Report(self.kind, self.title, problems=importer.problems())
                 work_out(report, importer.run)
                 return report
-        except MissingExtra:
+        except (MissingExtra, ModelError):
             return None
 
     def load(self, path: Path, inputs: Sequence[InputSpec]) -> Graph:
@@ -88,7 +88,7 @@ class TorchFrontend:
                 raise UnsupportedError(
                     f"The model writes into shared tensors at {error}, which is not supported", "Rewrite it without"
                 ) from error
-            except MissingExtra:
+            except (MissingExtra, ModelError):
                 problems = importer.problems()
                 if not problems:
                     raise
