@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from fleetui.workshop.errors import UnsupportedError
 from fleetui.workshop.kernel import Group, Kernel
-from fleetui.workshop.schedules import injective, norm, plain, reduction, upconv, window
+from fleetui.workshop.schedules import injective, norm, plain, reduction, rows, upconv, window
 from fleetui.workshop.schedules.rules import Context, Rule
 
-FAST = (window, reduction, norm, upconv)
+FAST = (window, reduction, norm, rows, upconv)
 """What they do not take is computed in plain loops."""
 
 

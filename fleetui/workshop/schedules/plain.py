@@ -622,44 +622,56 @@ def _interp(p: Plain) -> tuple[Stmt, int]:
 # ------------------------------------------------------------ moved data
 
 
-def _pad(p: Plain) -> tuple[Stmt, int]:
+def _folded(at: Expr, length: int, mode: str) -> Expr:
+    """A place that may lie outside, as the place inside that is read for it."""
     from tvm import tirx
 
-    x, mode = p.node.input(0), p.attrs["mode"]
-
-    def folded(at: Expr, length: int) -> Expr:
-        if mode == "edge":
-            return emit.least(emit.most(at, emit.integer(0)), emit.integer(length - 1))
-        if mode == "wrap":
-            return tirx.floormod(at, length)
-        if mode == "reflect":
-            if length == 1:
-                return emit.integer(0)
-            period = 2 * (length - 1)
-            turned = tirx.floormod(at, period)
-            return emit.least(turned, period - turned)
-        return at
-
-    def element(index: Index) -> Stmt:
-        shifted = [i - b for i, b in zip(index, p.attrs["before"], strict=True)]
-        padded = [b or a for b, a in zip(p.attrs["before"], p.attrs["after"], strict=True)]
-        at = [folded(i, d) if some else i for i, d, some in zip(shifted, x.shape, padded, strict=True)]
-        if mode != "constant" or not any(padded):
-            return p.put(index, p.raw(0, at))
-        if x.size == 0:
-            return p.put(index, _fill(p, x))
-        real = mathlib.both(*(inside(i, d) for i, d, some in zip(shifted, x.shape, padded, strict=True) if some))
-        return emit.choose(real, p.put(index, p.raw(0, at)), p.put(index, _fill(p, x)))
-
-    return p.each(p.shape, element)
+    if mode == "edge":
+        return emit.least(emit.most(at, emit.integer(0)), emit.integer(length - 1))
+    if mode == "wrap":
+        return tirx.floormod(at, length)
+    if mode == "reflect":
+        if length == 1:
+            return emit.integer(0)
+        period = 2 * (length - 1)
+        turned = tirx.floormod(at, period)
+        return emit.least(turned, period - turned)
+    return at
 
 
-def _fill(p: Plain, x: Value) -> Expr:
-    value = p.attrs.get("value", 0)
-    dtype = compute_dtype(x.dtype)
+def padded(node: Node, index: Sequence[Expr]) -> tuple[Index, list[Expr]]:
+    """Where a padded tensor's element comes from, and (for constant padding) what makes it a real one.
+
+    The index may stop before the last axis.
+    """
+    shape, mode = node.input(0).shape, node.attrs["mode"]
+    source: Index = []
+    real: list[Expr] = []
+    for i, d, b, a in zip(index, shape, node.attrs["before"], node.attrs["after"], strict=False):
+        at = i - b if b else i
+        source.append(_folded(at, d, mode) if b or a else i)
+        if (b or a) and mode == "constant":
+            real.append(inside(at, d))
+    return source, real
+
+
+def fill(node: Node) -> Expr:
+    """What a constant padding is made of, in the dtype it is computed in."""
+    value, dtype = node.attrs.get("value", 0), compute_dtype(node.input(0).dtype)
     if "float" in dtype and value != value:  # noqa: PLR0124 - not a number
         return mathlib.nan(dtype)
     return number(value, dtype)
+
+
+def _pad(p: Plain) -> tuple[Stmt, int]:
+    def element(index: Index) -> Stmt:
+        if p.node.input(0).size == 0:
+            return p.put(index, fill(p.node))
+        source, real = padded(p.node, index)
+        straight = p.put(index, p.raw(0, source))
+        return emit.choose(mathlib.both(*real), straight, p.put(index, fill(p.node))) if real else straight
+
+    return p.each(p.shape, element)
 
 
 def _gather(p: Plain) -> tuple[Stmt, int]:
