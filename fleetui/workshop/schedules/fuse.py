@@ -6,6 +6,7 @@ exist in memory. What is fused:
 * behind a contraction, a window, a reduction or a moved tensor: elementwise nodes of the anchor's output shape,
   also several that branch and meet again (``x · sigmoid(x)``). A residual sum goes to the later of its producers;
 * beside that chain: elementwise producers of its other operands, when nobody else wants them and they are cheap;
+* a resized axis before another one, where few enough rows are mixed;
 * before a reduction, a softmax or a norm: the elementwise chain that makes its input;
 * before a contraction: the expansion of small weights (``dequantize`` or ``cast`` of a constant), and before a
   convolution of few channels the transpose that makes its input channel-last;
@@ -30,6 +31,9 @@ MOST_OPERANDS = 12
 """Pointers a kernel takes beside those of its anchor."""
 CHEAP = 8
 """Operations an element may take to be computed beside the chain of a contraction."""
+
+MOST_TAPS = 4
+"""Rows that two resized axes in one may mix."""
 
 HEAVY = frozenset({"conv", "dense", "matmul", "conv_transpose"})
 MEDIUM = frozenset(
@@ -82,6 +86,15 @@ def alias_of(group: Group) -> Value | None:
 
 def partition(graph: Graph, target: Target) -> list[Group]:  # noqa: ARG001 - what is worth it may depend on it
     return _Partition(graph).run()
+
+
+def _mixes(first: Node, second: Node) -> bool:
+    """Two axes of a channel-last picture, neither the innermost."""
+    axes = {first.attrs["axis"], second.attrs["axis"]}
+    inner = first.output.rank - 1
+    if len(axes) != 2 or max(axes) >= inner or first.output.shape[-1] < CHEAP:
+        return False
+    return second.input(0) is first.output and first.input(1).shape[1] * second.input(1).shape[1] <= MOST_TAPS
 
 
 class _Draft:
@@ -211,6 +224,8 @@ class _Partition:
     def _into(self, producer: Node, draft: _Draft) -> bool:
         """The chain before a reduction; or an operand of the chain behind any other anchor of this sort."""
         if self._leads_to_anchor(producer, draft):
+            if producer.op == "interp" and draft.anchor.op == "interp":
+                return _mixes(producer, draft.anchor)
             if draft.anchor.op not in ROWWISE:
                 return False
             data = draft.anchor.input(0)

@@ -53,7 +53,11 @@ def _length(group: Group) -> int:
 def lower(group: Group, context: Context) -> list[Kernel]:
     made = _Norm(group, context)
     body, extent = made.body()
-    return [made.p.frame.kernel(signature(group), body, Work(extent, group.anchor.output.size * 20))]
+    return [
+        made.p.frame.kernel(
+            f"{group.anchor.op} {signature(group)}", body, Work(extent, group.anchor.output.size * 20)
+        )
+    ]
 
 
 class _Norm:

@@ -98,6 +98,8 @@ class Plain:
             return self.value(
                 node.input(0), [at * step + start for at, start, step in zip(index, starts, steps, strict=True)]
             )
+        if node.op == "interp":
+            return self._mixed(node, index)
         args = []
         present = [(position, v) for position, v in enumerate(node.inputs) if v is not None]
         for position, operand in present:
@@ -108,6 +110,19 @@ class Plain:
             place = parameter_index(node, position, index)
             args.append(self.value(operand, broadcast_index(operand.shape, index) if place is None else place))
         return scalar(node.op, args, node.attrs, [v.dtype for _, v in present], node.output.dtype)
+
+    def _mixed(self, node: Node, index: Sequence[Expr | int]) -> Expr:
+        """An element of an axis resized before the anchor: its taps, one by one."""
+        axis, x = node.attrs["axis"], node.input(0)
+        dtype = compute_dtype(x.dtype)
+        total: Expr | None = None
+        for tap in range(node.input(1).shape[1]):
+            entry = [index[axis], emit.integer(tap)]
+            at = self.frame.load(node.input(1), entry)
+            part = mathlib.cast(self.value(x, [*index[:axis], at, *index[axis + 1 :]]), dtype)
+            part = part * mathlib.cast(self.frame.load(node.input(2), entry), dtype)
+            total = part if total is None else total + part
+        return mathlib.cast(total if total is not None else number(0, dtype), x.dtype)
 
     def put(self, index: Sequence[Expr | int], value: Expr, output: int = 0) -> Stmt:
         """Write an element of the anchor's output, by way of the chain behind it."""

@@ -1,7 +1,8 @@
-"""Operators that take whole runs of neighbours from one place to another: gather, pad, tile, one axis resized.
+"""Operators that take whole runs of neighbours from one place to another: gather, pad, tile, resized axes.
 
-All of them decide for a run what it is (by an index, a table, an offset), and then move or mix it in vectors. What
-has no run of some length, because the axis in question is the innermost, is left to plain loops.
+All of them decide for a run what it is (by an index, a table, an offset), and then move or mix it in vectors. Two
+axes resized one after the other are one mixture of more rows, where ``fuse`` brought them together. What has no run
+of some length, because the axis in question is the innermost, is left to plain loops.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def run_axis(group: Group) -> int:
     if node.op == "gather":
         return int(node.attrs["axis"]) + node.input(1).rank
     if node.op == "interp":
-        return int(node.attrs["axis"]) + 1
+        return 1 + max(int(one.attrs["axis"]) for one in group.nodes if one.op == "interp")
     if node.op == "tile":
         changed = [i for i, n in enumerate(node.attrs["repeats"]) if n != 1]
     else:
