@@ -6,13 +6,13 @@ user's cache folder. Without it the system's ``cc`` serves for the machine it ru
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from fleetui.workshop.codegen import stubs
@@ -43,7 +43,7 @@ def linker(target: Target) -> Linker:
     """What to link with; ``TargetError`` or ``MissingExtra`` where there is nothing."""
     if not target.link:
         raise TargetError(f"{target.title} cannot be linked here: {target.why_not or 'no linker knows it'}")
-    if importlib.util.find_spec("ziglang") is not None:
+    if find_spec("ziglang") is not None:
         compiler = (*ZIG, "cc", "-target", target.link, *target.extra.get("cflags", ()))
         return Linker(compiler, (*ZIG, "ar"), zig=True)
     system = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")

@@ -8,7 +8,7 @@ import pytest
 from fleetui.common.domain.errors import BugError
 from fleetui.common.runtime import Model, RunError
 from fleetui.workshop import pipeline, targets
-from fleetui.workshop.codegen.accelerators import Foreign, Offer
+from fleetui.workshop.codegen.accelerators import GROUP, Foreign, Offer, installed
 from fleetui.workshop.graph.build import Builder
 from fleetui.workshop.kernel import Arg, Kernel
 from tests.helpers.compiled import feeds_of, symbols, wanted
@@ -88,6 +88,14 @@ def test_when_it_gives_up_the_call_says_so(tmp_path, host):
     with pytest.raises(RunError, match="A kernel of the model gave up") as caught:
         model.run(feeds)
     assert caught.value.code == 5
+
+
+def test_a_plugin_is_found_by_its_entry_point(monkeypatch):
+    import importlib.metadata
+
+    point = importlib.metadata.EntryPoint("pretend", f"{__name__}:Pretend", GROUP)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point] if group == GROUP else [])
+    assert [plugin.name for plugin in installed()] == ["pretend"]
 
 
 def test_two_that_want_the_same_nodes(tmp_path, host):

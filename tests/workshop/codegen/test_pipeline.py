@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fleetui.common.runtime import Model, Pool
 from fleetui.common.runtime.binding import Library
-from fleetui.workshop import pipeline, targets
+from fleetui.workshop import inspect, pipeline, targets
 from fleetui.workshop.codegen import link
 from fleetui.workshop.codegen.link import LinkError
-from fleetui.workshop.errors import Stopped, TargetError, UnsupportedError
+from fleetui.workshop.errors import MissingExtra, Stopped, TargetError, UnsupportedError
 from fleetui.workshop.graph.build import Builder
 from fleetui.workshop.options import Options
 from fleetui.workshop.progress import Progress, Stage
@@ -21,6 +23,12 @@ from tests.helpers.compiled import build, feeds_of, freestanding, joined, mlp, s
 @pytest.fixture(scope="module")
 def host():
     return targets.find("host")
+
+
+@pytest.fixture(scope="module")
+def strict(host):
+    """The host's compiler in a bad mood: the generated C must give no cause for a warning."""
+    return replace(host, extra={"cflags": ["-Wextra", "-Werror"]})
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +49,9 @@ def test_a_model_computes_what_its_graph_does(built):
     agree(*built[:1], built[1].dir)
 
 
-def test_several_inputs_and_outputs(tmp_path, host):
+def test_several_inputs_and_outputs(tmp_path, strict):
     graph = joined()
-    variant = build(graph, tmp_path / "v", host)
+    variant = build(graph, tmp_path / "v", strict)
     agree(graph, variant.dir)
     assert [port["name"] for port in variant.record["inputs"]] == ["x", "z"]
     assert [port["name"] for port in variant.record["outputs"]] == ["wide", "mean"]
@@ -147,9 +155,9 @@ def test_inputs_and_constants_may_be_outputs(tmp_path, host):
 
 
 @pytest.fixture(scope="module")
-def batched(tmp_path_factory, host):
+def batched(tmp_path_factory, strict):
     graph = mlp((6, 16, 16, 3))
-    return graph, build(graph, tmp_path_factory.mktemp("rows") / "v", host, any_batch=True)
+    return graph, build(graph, tmp_path_factory.mktemp("rows") / "v", strict, any_batch=True)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 40])
@@ -193,7 +201,39 @@ def test_many_graphs_in_one_object(tmp_path, host):
             np.testing.assert_allclose(model.run(feeds)[name], want, rtol=1e-4, atol=1e-5)
 
 
+# ------------------------------------------------------------ the system's own compiler
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="this system has no compiler of its own")
+def test_without_zig_the_systems_compiler_serves(tmp_path, host, monkeypatch):
+    monkeypatch.setattr(link, "find_spec", lambda _name: None)
+    graph = joined()
+    variant = build(graph, tmp_path / "v", host)
+    assert not link.linker(host).zig
+    agree(graph, variant.dir)
+    found = symbols(variant.dir / "kernels")
+    assert freestanding(found.undefined), found.undefined
+    assert found.exported == {f"fm_{name}" for name in (*link.EXPORTS, *link.POOL)}
+
+
+def test_without_zig_other_targets_ask_for_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(link, "find_spec", lambda _name: None)
+    with pytest.raises(MissingExtra, match=r"Linking for Raspberry Pi 4.*fleetui\[compile\]"):
+        build(mlp((4, 2)), tmp_path / "v", targets.find("rpi4-64"))
+    assert list(tmp_path.iterdir()) == []
+
+
 # ------------------------------------------------------------ workspace
+
+
+@pytest.mark.parametrize("name", ["squeezenet", "resnet50"])
+def test_the_workspace_of_a_real_network_is_near_its_bound(host, name):
+    import onnx
+
+    source = next((Path(onnx.__file__).parent / "backend" / "test" / "data" / "light").glob(f"*{name}.onnx"))
+    ready = pipeline.prepare(inspect.sniff(source).load(source, ()), host)
+    assert 0 < ready.program.work_bytes <= 1.3 * ready.program.work_bound
+    assert not any(launch.op == "copy" for launch in ready.program.launches), "everything is written in place"
 
 
 def test_the_workspace_is_near_its_bound(host):
