@@ -7,7 +7,7 @@ from fleetui.workshop.graph.ir import Graph
 from fleetui.workshop.graph.passes import lay_out, simplify
 from tests.helpers.onnx_backend import Feeds, run_case, sample
 
-SAMPLE = 200
+SAMPLE = 120
 
 
 def _laid_out(graph: Graph, feeds: Feeds) -> Feeds:
