@@ -97,7 +97,7 @@ Quantised (kinds as their float twins):
     quantize(x, scale, zero|None; axis, dtype, block=0)  round(x/scale) half to even, + zero, saturating; NaN is 0
     dequantize(x, scale, zero|None; axis, dtype, block=0)
         scale is rank 0 or 1 along ``axis``, or blocked (block > 0): x's shape with ceil(d/block) along the axis
-        a dequantize of a constant is not folded: the weights are to stay small (nor, once laid out, a widening cast)
+        a dequantize of a constant is not folded (nor, once laid out, a widening cast): weights are to stay small
     Integer contractions are matmul/dense/conv on int8/uint8 after subtracting zero points where they are not zero.
 Trees (kind OPAQUE):
     trees(x[N, F]; ensemble: fleetui.workshop.trees.ensemble.Ensemble) → scores [N, K], and leaf dtype as it says
