@@ -17,7 +17,7 @@ import numpy as np
 
 from fleetui.workshop.errors import ModelError
 from fleetui.workshop.graph.ir import Array
-from fleetui.workshop.trees.ensemble import Aggregate, Ensemble, Post, Transform, make
+from fleetui.workshop.trees.ensemble import Aggregate, Category, Ensemble, Post, Transform, make
 
 DTYPES = frozenset({"<f4", "<f8", "<i4", "<i8", "<u4", "|b1", "|u1"})
 ARRAYS = (
@@ -25,7 +25,7 @@ ARRAYS = (
     "column", "base", "members", "inside_left",
 )  # fmt: skip
 PLAIN: dict[str, Any] = {
-    "features": int, "outputs": int, "compare": str, "category_floor": bool, "divisor": float, "base_first": bool,
+    "features": int, "outputs": int, "compare": str, "divisor": float, "base_first": bool,
     "flat": bool,
 }  # fmt: skip
 
@@ -61,6 +61,7 @@ def dump(e: Ensemble) -> dict[str, Any]:
     made: dict[str, Any] = {name: getattr(e, name) for name in PLAIN}
     made |= {name: pack(array) for name in ARRAYS if (array := getattr(e, name)) is not None}
     made["aggregate"] = e.aggregate.value
+    made["category"] = e.category.value
     made["sets"] = [pack(words) for words in e.sets]
     made["posts"] = [asdict(post) for post in e.posts]
     return made
@@ -89,6 +90,7 @@ def load(entry: Any) -> Ensemble:
         return make(
             **given,
             aggregate=Aggregate(str(entry.get("aggregate"))),
+            category=Category(str(entry.get("category"))),
             sets=tuple(unpack(words) for words in sets),
             posts=tuple(_post(post) for post in posts),
         )

@@ -7,7 +7,7 @@ et al., "Robust Random Cut Forest Based Anomaly Detection on Streams" (2016).
 **The score** of a row is the collusive displacement of the leaf it falls into: with n(v) the number of sampled rows
 below v, the greatest n(sibling of u) / n(u) over the nodes u on the path from the leaf to just below the root, the
 row itself taken for one of the leaf's own. It is averaged over the trees. High is anomalous; a row like many others
-scores about 1 or less, one that a single cut would part from all others scores near the size of the sample. Trees
+scores a few units, one that a single cut would part from all others scores near the size of the sample. Trees
 are not changed by rows that are scored, so a row outside of a node's box follows the cut's side and is not cut off
 on its way: for rows far outside this is the score of the outermost leaf there. The forest does not learn on the
 device; build it again from newer data.

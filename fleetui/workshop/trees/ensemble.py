@@ -48,6 +48,17 @@ class Aggregate(StrEnum):
     MAX = "max"
 
 
+class Category(StrEnum):
+    """Which category a number is; in none are NaN, negative ones and those beyond the set."""
+
+    FLOOR = "floor"
+    """0.5 is category 0, -0.5 none"""
+    TRUNC = "trunc"
+    """0.5 and -0.5 are category 0"""
+    EXACT = "exact"
+    """0.5 and -0.5 are none"""
+
+
 class Transform(StrEnum):
     """One more output made of a row's scores s[0..K-1]; ``a`` and ``b`` are the post's numbers.
 
@@ -110,9 +121,9 @@ class Ensemble:
 
     Per node: ``feature`` (-1: a leaf), ``threshold``, ``strict`` (left if x < t, else if x <= t), ``left``,
     ``right``, ``missing``, ``default_left``, ``leaf`` (row of ``values``, -1 at inner nodes), ``members`` (index
-    into ``sets``, -1: numerical), ``inside_left``. A set is a row of bits, 32 to a word; ``category_floor`` says
-    whether -0.5 is category -1 (in no set) or 0. Per tree: ``roots`` and ``column``, the score its leaf is added
-    to where leaves are single numbers; leaves as wide as ``outputs`` go to all of them.
+    into ``sets``, -1: numerical), ``inside_left``. A set is a row of bits, 32 to a word.
+    Per tree: ``roots`` and ``column``, the score its leaf is added to where leaves are single numbers; leaves as
+    wide as ``outputs`` go to all of them.
     """
 
     features: int
@@ -133,7 +144,7 @@ class Ensemble:
     members: Array | None = None
     inside_left: Array | None = None
     sets: tuple[Array, ...] = ()
-    category_floor: bool = True
+    category: Category = Category.FLOOR
     aggregate: Aggregate = Aggregate.SUM
     divisor: float = 1.0
     base_first: bool = False
@@ -342,7 +353,7 @@ def descend(e: Ensemble, x: Array, root: int) -> Array:
             sets = e.members[node]
             for index in np.unique(sets[sets >= 0]):
                 mine = sets == index
-                inside = _inside(e.sets[index], value[mine], e.category_floor)
+                inside = _inside(e.sets[index], value[mine], e.category)
                 left[mine] = inside == e.inside_left[node[mine]]
             lost = np.where(sets >= 0, np.isnan(value), lost)
         left = np.where(lost, e.default_left[node], left)
@@ -350,9 +361,11 @@ def descend(e: Ensemble, x: Array, root: int) -> Array:
     return at
 
 
-def _inside(words: Array, value: Array, floor: bool) -> Array:
-    category = np.floor(value) if floor else np.trunc(value)
+def _inside(words: Array, value: Array, rounding: Category) -> Array:
+    category = np.trunc(value) if rounding is Category.TRUNC else np.floor(value)
     known = (category >= 0) & (category < 32 * words.size)
+    if rounding is Category.EXACT:
+        known &= category == value
     index = np.where(known, category, 0).astype(np.int64)
     if not words.size:
         return np.zeros(len(value), bool)

@@ -20,7 +20,7 @@ from fleetui.workshop.kernel import Arg, Group, Kernel, Packed, Temporary
 from fleetui.workshop.schedules.emit import function, integer, least, local, number, sequence, serial, store
 from fleetui.workshop.schedules.rules import Context, Rule
 from fleetui.workshop.trees import finish
-from fleetui.workshop.trees.ensemble import ZERO, Aggregate, Ensemble, Missing
+from fleetui.workshop.trees.ensemble import ZERO, Aggregate, Category, Ensemble, Missing
 from fleetui.workshop.trees.layout import CATEGORY, WORDS, Block, Layout, lay_out
 from fleetui.workshop.trees.primitive import ensemble_of
 
@@ -127,7 +127,7 @@ class _Writer:
         e, layout = self.e, self.layout
         about = (
             e.features, e.outputs, e.trees, e.width, e.dtype, e.compare, e.aggregate, e.divisor, e.base_first,
-            e.base.any(), e.flat, e.posts, e.category_floor, self.x.dtype, layout.key,
+            e.base.any(), e.flat, e.posts, e.category, self.x.dtype, layout.key,
             layout.steps, layout.columns, layout.words,
             layout.first_category, [(b.mode, b.start, b.count, b.whole) for b in layout.blocks],
             layout.sets is None, self.block, self.on_stack, [v.dtype for v in self.outputs],
@@ -267,9 +267,11 @@ class _Writer:
         dtype, key = str(value.ty.dtype), self.layout.key
         limit = 32.0 * self.layout.words - 2
         nan = tirx.Not(value == value)  # noqa: PLR0124 - false for NaN alone
-        low = 0.0 if self.e.category_floor else -1.0
-        above = value >= number(0.0, dtype) if self.e.category_floor else value > number(low, dtype)
+        trunc = self.e.category is Category.TRUNC
+        above = value > number(-1.0, dtype) if trunc else value >= number(0.0, dtype)
         known = above & (value < number(limit, dtype))
+        if self.e.category is Category.EXACT:
+            known = known & (tirx.floor(value) == value)
         safe = tirx.Select(known, value, number(0.0, dtype))
         place = tirx.Select(known, tirx.Cast(key, safe) + tirx.const(2, key), tirx.const(1, key))
         return tirx.Select(nan, tirx.const(0, key), place)

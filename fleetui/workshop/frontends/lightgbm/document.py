@@ -14,7 +14,17 @@ import numpy as np
 
 from fleetui.workshop.errors import ModelError, UnsupportedError
 from fleetui.workshop.graph.ir import Array
-from fleetui.workshop.trees.ensemble import CATEGORIES, OUTPUTS, Ensemble, Missing, Post, Transform, ceiling, make
+from fleetui.workshop.trees.ensemble import (
+    CATEGORIES,
+    OUTPUTS,
+    Category,
+    Ensemble,
+    Missing,
+    Post,
+    Transform,
+    ceiling,
+    make,
+)
 
 EXPORT = "Save it again with Booster.save_model"
 IDENTITY = frozenset(
@@ -60,7 +70,7 @@ def load(text: str) -> Model:
     ensemble = make(
         features=features, outputs=per, roots=np.array(grown.roots, np.int64), **grown.nodes(),
         column=np.arange(len(trees)) % per, base=np.zeros(per), compare="float64", sets=tuple(grown.sets),
-        base_first=True, flat=per == 1, category_floor=False,
+        base_first=True, flat=per == 1, category=Category.TRUNC,
         posts=(replace(_post(objective, per), divisor=float(len(trees) // per) if average else 1.0),),
     )  # fmt: skip
     names = head.get("feature_names", "").split()

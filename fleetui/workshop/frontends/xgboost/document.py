@@ -16,7 +16,7 @@ import numpy as np
 
 from fleetui.workshop.errors import ModelError, UnsupportedError
 from fleetui.workshop.graph.ir import Array
-from fleetui.workshop.trees.ensemble import OUTPUTS, Ensemble, Post, Transform, ceiling, make
+from fleetui.workshop.trees.ensemble import OUTPUTS, Category, Ensemble, Post, Transform, ceiling, make
 
 EXPORT = "Save it again with Booster.save_model"
 IDENTITY = frozenset(
@@ -206,7 +206,7 @@ def _forest(
     return make(
         features=features, outputs=outputs, roots=np.array(grown.roots, np.int64), **grown.nodes(),
         column=np.zeros_like(column) if vectors else column, base=base, base_first=True, flat=flat, posts=posts,
-        sets=tuple(grown.sets), category_floor=True,
+        sets=tuple(grown.sets), category=Category.FLOOR,
     )  # fmt: skip
 
 
