@@ -33,7 +33,7 @@ CHAIN = 8
 """Independent sums that keep two multiply-add units of latency four busy."""
 STREAMS = 2
 """A single row walks its panel in two places at once: two streams fill the first-level cache faster than one."""
-WIDE = 6
+WIDE = 3
 """From so many vectors on; narrower panels gain nothing by it."""
 WORTH = 8e-6
 """Seconds of work that pay for waking a thread."""
