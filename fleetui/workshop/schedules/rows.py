@@ -94,16 +94,18 @@ class _Runs:
         cuts = -(-self.length // LONG)
         if cuts > 1:
             return self._cut(rows, count, cuts)
-        each = max(1, min(count, TASK // self.length))
-        extent = -(-count // each)
+        split = len(rows)
+        while split and prod(rows[split:]) * self.length < TASK:
+            split -= 1
+        split = max(split, min(1, len(rows)))
 
-        def task(at: Expr) -> list[Stmt]:
-            if each == 1:
-                return self._run(unflat(at, rows), self.length, 0)
-            left = emit.least(emit.integer(each), count - at * each)
-            return [emit.serial("r", left, lambda r: self._run(unflat(at * each + r, rows), self.length, 0))]
+        def loops(lead: list[Expr]) -> list[Stmt]:
+            if len(lead) == len(rows):
+                return self._run(lead, self.length, 0)
+            return [emit.serial("r", rows[len(lead)], lambda r: loops([*lead, r]))]
 
-        return emit.parallel(extent, task), extent
+        extent = prod(rows[:split])
+        return emit.parallel(extent, lambda at: loops(unflat(at, rows[:split]))), extent
 
     def _cut(self, rows: Shape, count: int, cuts: int) -> tuple[Stmt, int]:
         """Pieces of a long run; the last one reaches back into the one before."""
