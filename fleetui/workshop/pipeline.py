@@ -37,7 +37,7 @@ EMBED_STATIC = 64 << 10
 """The same for microcontrollers, where a second file is more of a nuisance."""
 
 SPLIT = 4
-"""Schedules leave room for so many threads at least, where the target has the cores: a kernel runs on any number."""
+"""Schedules leave room for so many threads, where the target has the cores; a kernel runs on any number."""
 
 KERNELS, WEIGHTS, RECORD, HEADER = "kernels", "weights", "model.json", "fleet_model.h"
 

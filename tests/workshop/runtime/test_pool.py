@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fleetui.common.runtime import LoadError, Model, Pool
+from fleetui.workshop import codegen, targets
+from fleetui.workshop.codegen import link
 from tests.helpers.compiled import feeds_of, wanted
 
 
@@ -76,3 +81,16 @@ def test_a_pool_of_none():
 def test_a_pool_that_was_never_used_ends_at_once():
     with Pool(4):
         assert not any(t.name.startswith("model-") for t in threading.enumerate())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the program brings POSIX threads")
+def test_every_piece_runs_once_however_many_jobs_and_callers(tmp_path):
+    source = Path(__file__).with_name("pool_stress.c")
+    include = Path(codegen.__file__).parent / "c"
+    tool = link.linker(targets.find("host"))
+    args = [*tool.compiler, "-O2", "-D_GNU_SOURCE", "-I", str(include), str(source), "-o", "stress", "-lpthread"]
+    around = link.environment(tmp_path)
+    done = subprocess.run(args, cwd=tmp_path, env=around, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    ran = subprocess.run([tmp_path / "stress"], capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stdout.strip()) == (0, "every piece ran once"), ran.stderr
