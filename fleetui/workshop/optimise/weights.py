@@ -37,6 +37,8 @@ def weights(graph: Graph, ops: tuple[str, ...] = ()) -> Iterator[Weight]:
         if ops and node.op not in ops:
             continue
         for index, channels, summed in PLACES.get(node.op, ()):
+            if node.op == "conv" and node.attrs["groups"] > 1 and node.output.shape[-1] // node.attrs["groups"] < 4:
+                continue  # depthwise: few weights, and each used by one channel alone
             value = node.optional(index)
             if value is None or value.data is None or value.dtype != "float32" or value.size < LEAST:
                 continue

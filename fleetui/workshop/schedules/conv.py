@@ -1,15 +1,16 @@
 """Convolutions: which of the ways to compute one is taken, and the kernel for a whole group.
 
-The convolution, its bias and the elementwise chain behind it are one kernel. A transpose in front of a first layer
-is taken in too: the kernel then reads the picture as the caller has it. What this cannot do (three dimensions,
-weights that are not constant) is left to the generic rule.
+The convolution, its bias and the elementwise chain behind it are one kernel. Weights of 16 or 8 bits are widened
+in registers (by the direct way only); on 8-bit inputs sums are 32-bit integers. A transpose in front of a first
+layer is taken in too: the kernel then reads the picture as the caller has it. What this cannot do (three
+dimensions, weights that are not constant) is left to the generic rule.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple
-from itertools import pairwise
+from dataclasses import astuple, dataclass
+from itertools import pairwise, zip_longest
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,10 @@ from fleetui.workshop.schedules.emit import Buffer, Expr, Stmt, load
 from fleetui.workshop.schedules.epilogue import Epilogue
 from fleetui.workshop.schedules.operands import Matrix, Operands, unravel
 from fleetui.workshop.schedules.rules import Context, Rule
+from fleetui.workshop.schedules.winograd import Winograd
 
+NARROW = 4
+"""Output channels of a group below which small weights are not worth a kernel of their own."""
 WORTH = 8e-6
 """Seconds of work that pay for waking a thread."""
 
@@ -38,23 +42,93 @@ class Convolution:
         return supported(group)
 
     def lower(self, group: Group, context: Context) -> list[Kernel]:
-        shape = conv_shape(group.anchor)
-        assert shape is not None
         if group.anchor.output.size == 0:
             return []
         return lower(group, context, pick(group, context))
 
+    # ------------------------------------------------------------ tuning
+
+    def operator(self, group: Group, context: Context) -> str:
+        """Shape, what is chained behind, where the weights come from, how many threads; no names of values."""
+        epilogue = Epilogue(group)
+        whole = sum(value.size == group.anchor.output.size for value in epilogue.extra)
+        chain = f"+{len(epilogue.nodes)}" + ("r" * whole) if epilogue else ""
+        wish = wish_of(context)
+        words = [f"conv {working_shape(group, context).key}{chain}"]
+        words += ["first"] if epilogue.before else []
+        words += ["cold"] if wish.cold else []
+        words += [f"t{wish.threads}"] if wish.threads > 1 else []
+        return " ".join(words)
+
+    def plans(self, group: Group, context: Context) -> list[Plan]:
+        return list(dict.fromkeys([pick(group, context), *variety(options(group, context))]))
+
+    def lower_plan(self, group: Group, context: Context, plan: Plan) -> list[Kernel]:
+        return lower(group, context, plan)
+
+    def record(self, plan: Plan) -> dict[str, Any]:
+        return conv_plan.record(plan)
+
+    def cold(self, group: Group, context: Context) -> bool:
+        return wish_of(context).cold
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Constant weights as they are kept: numbers, or codes with a scale for each output channel."""
+
+    data: Array
+    scale: Array | None = None
+
+    @property
+    def small(self) -> bool:
+        return self.data.dtype != np.float32
+
+
+def kept(group: Group) -> Kept | None:
+    """The weights of a group, expanded by one of its nodes or not; None where they are not constant."""
+    value = group.anchor.input(1)
+    if value.data is not None:
+        return Kept(value.data) if value.dtype in {"float32", "int8", "uint8"} else None
+    maker = next((node for node in group.nodes if value in node.outputs), None)
+    source = maker.input(0) if maker is not None else None
+    if maker is None or source is None or source.data is None or value.dtype != "float32":
+        return None
+    if maker.op == "cast" and source.dtype == "float16":
+        return Kept(source.data)
+    if maker.op != "dequantize" or source.dtype != "int8" or maker.attrs.get("block", 0):
+        return None
+    scale, zero = maker.input(1).data, maker.optional(2)
+    if scale is None or (zero is not None and (zero.data is None or np.any(zero.data))):
+        return None
+    if scale.ndim and maker.attrs["axis"] != source.rank - 1:
+        return None
+    return Kept(source.data, np.broadcast_to(scale.astype(np.float32), (source.shape[-1],)))
+
+
+def without_expansion(group: Group) -> Group:
+    """The group as the emitters know it: its weights need no node."""
+    expanded = group.anchor.input(1)
+    return Group([n for n in group.nodes if expanded not in n.outputs], group.anchor, group.inputs, group.outputs)
+
 
 def supported(group: Group) -> bool:
     node = group.anchor
-    if node.op != "conv" or node.input(0).dtype != "float32" or len(group.outputs) != 1:
+    if node.op != "conv" or len(group.outputs) != 1:
         return False
-    shape, bias = conv_shape(node), node.optional(2)
-    if shape is None or node.input(1).data is None or (bias is not None and bias.data is None):
+    shape, bias, weights = conv_shape(node), node.optional(2), kept(group)
+    if shape is None or weights is None or (bias is not None and bias.data is None):
+        return False
+    integers = node.input(0).dtype in {"int8", "uint8"}
+    if integers != (weights.data.dtype.kind in "iu" and weights.scale is None):
+        return False
+    if not integers and node.input(0).dtype != "float32":
         return False
     if min(shape.n, shape.oh, shape.ow, shape.c, shape.m) < 1:
         return False
-    first = Epilogue(group).before
+    if (weights.small or integers) and shape.groups > 1 and shape.m < NARROW:
+        return False
+    first = Epilogue(without_expansion(group)).before
     return not first or (len(first) == 1 and reads_transposed(first[0], node))
 
 
@@ -79,7 +153,7 @@ def working_shape(group: Group, context: Context) -> ConvShape:
     """The shape that is scheduled: a pointwise convolution is one line of pixels, where memory allows."""
     shape = conv_shape(group.anchor)
     assert shape is not None
-    if not shape.pointwise or Epilogue(group).before:
+    if not shape.pointwise or Epilogue(without_expansion(group)).before:
         return shape
     flat = all(_collapses(value, context) for value in (group.anchor.input(0), group.outputs[0]))
     return shape.flat() if flat else shape
@@ -109,14 +183,38 @@ def wish_of(context: Context) -> Wish:
 
 def pick(group: Group, context: Context) -> Plan:
     """What the database knows to be best, else what the cost model believes."""
-    found = options(group, context)
-    return found[0]
+    if context.database is not None:
+        known = context.database.find(CONVOLUTION.operator(group, context), context.target)
+        if known is not None:
+            plan = conv_plan.revive(known.plan, working_shape(group, context), wish_of(context))
+            if plan is not None and (isinstance(plan, Direct) or not Epilogue(group).before):
+                return plan
+    return options(group, context)[0]
+
+
+def variety(plans: Sequence[Plan]) -> list[Plan]:
+    """The promising first, but early on one of every kind and block: the cost model knows only so much."""
+    first: dict[tuple[Any, ...], Plan] = {}
+    for plan in plans:
+        kind: tuple[Any, ...] = (type(plan), plan.vectors)
+        if isinstance(plan, Winograd):
+            kind = (*kind, plan.tile)
+        first.setdefault(kind, plan)
+    mixed: list[Plan] = []
+    for best, other in zip_longest(plans, first.values()):
+        mixed += [plan for plan in (best, other) if plan is not None]
+    return list(dict.fromkeys(mixed))
 
 
 def options(group: Group, context: Context) -> list[Plan]:
     """Every plan worth a thought, the one believed to be quickest first."""
     found = conv_plan.candidates(working_shape(group, context), machine(context.target), wish_of(context))
-    if Epilogue(group).before:  # what lies channel-first is read element by element, not in vectors
+    weights = kept(group)
+    if weights is not None and weights.small:
+        found = [plan for plan in found if isinstance(plan, Direct)]
+    if Epilogue(
+        without_expansion(group)
+    ).before:  # what lies channel-first is read element by element, not in vectors
         found = [plan for plan in found if isinstance(plan, Direct)]
     return found
 
@@ -130,7 +228,7 @@ class _Builder:
     def __init__(self, group: Group, context: Context, shape: ConvShape) -> None:
         self.group, self.context, self.shape = group, context, shape
         self.operands = Operands(context)
-        self.epilogue = Epilogue(group)
+        self.epilogue = Epilogue(without_expansion(group))
         self.flat = shape != conv_shape(group.anchor)
         self.m: Machine = machine(context.target)
 
@@ -198,13 +296,22 @@ class _Builder:
             return w, None
         return w, self.operands.packed(Packed(f"{name}.bias", bias))
 
+    def factors(self, scale: Array | None) -> Buffer | None:
+        if scale is None:
+            return None
+        name = self.group.anchor.input(1).name
+        return self.operands.packed(Packed(f"{name}.factors", pack_bias(scale, self.shape, self.m.lanes)))
+
     def scratch(self, name: str, size: int) -> Buffer:
         return self.operands.temporary(Temporary(name, (size,), "float32", per_worker=True))
 
     def kernel(self, plan: Plan, body: Stmt, extent: int) -> Kernel:
         shape = self.shape
         words = ",".join(str(int(v)) for v in astuple(plan))
-        key = f"conv {shape.key} {type(plan).__name__.lower()}[{words}] {self.epilogue.signature}"
+        form = kept(self.group)
+        assert form is not None
+        small = f" {form.data.dtype}{'' if form.scale is None else '·scale'}" if form.small else ""
+        key = f"conv {shape.key}{small} {type(plan).__name__.lower()}[{words}] {self.epilogue.signature}"
         if self.epilogue.before:
             key += f" from {self.epilogue.before[0].attrs['perm']}"
         seconds = conv_plan.cost(shape, plan, self.m, Wish()) / (self.context.target.mhz * 1e6)
@@ -220,15 +327,17 @@ def lower(group: Group, context: Context, plan: Plan) -> list[Kernel]:
     shape = working_shape(group, context)
     builder = _Builder(group, context, shape)
     lanes = builder.m.lanes
-    weights, bias = node.input(1).data, node.optional(2)
-    assert weights is not None
+    held, bias = kept(group), node.optional(2)
+    assert held is not None
+    weights = held.data
     added = None if bias is None else bias.data
     read = builder.read()
     if isinstance(plan, Direct):
         w, b = builder.constants(
             pack(weights, shape, plan.vectors, lanes), None if added is None else pack_bias(added, shape, lanes)
         )
-        direct = conv_direct.Emitter(shape, plan, lanes, read, w, b, builder.finish())
+        scale = builder.factors(held.scale)
+        direct = conv_direct.Emitter(shape, plan, lanes, read, w, b, builder.finish(), scale)
         return [builder.kernel(plan, direct.body(), conv_direct.extent(shape, plan, lanes))]
     if isinstance(plan, Depthwise):
         flat = np.ascontiguousarray(weights).reshape(shape.kh * shape.kw, -1)
@@ -244,4 +353,5 @@ def lower(group: Group, context: Context, plan: Plan) -> list[Kernel]:
     return [builder.kernel(plan, body, winograd.extent(shape, plan))]
 
 
-RULES: Sequence[Rule] = [Convolution()]
+CONVOLUTION = Convolution()
+RULES: Sequence[Rule] = [CONVOLUTION]

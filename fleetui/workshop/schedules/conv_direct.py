@@ -122,8 +122,18 @@ class Emitter:
     """Writes one kernel's body. ``x`` reads the input; ``w`` and ``bias`` are packed, flat buffers."""
 
     def __init__(
-        self, shape: ConvShape, plan: Direct, lanes: int, x: Read, w: Buffer, bias: Buffer | None, finish: Finish
+        self,
+        shape: ConvShape,
+        plan: Direct,
+        lanes: int,
+        x: Read,
+        w: Buffer,
+        bias: Buffer | None,
+        finish: Finish,
+        scale: Buffer | None = None,
     ) -> None:
+        """``w`` may be narrower than the sums: it is widened in registers. ``scale`` then belongs to a channel."""
+        self.scale = scale
         self.shape, self.plan, self.lanes = shape, plan, lanes
         self.x, self.w, self.bias, self.finish = x, w, bias, finish
         self.sum = "float32" if shape.dtype == "float32" else "int32"
@@ -227,7 +237,9 @@ class Emitter:
         statements: list[Stmt] = [made]
 
         def begin(v: Expr, lane: Expr) -> Expr:
-            return emit.number(0, self.sum) if self.bias is None else load(self.bias, panel.bias + v * lanes + lane)
+            if self.bias is None or self.scale is not None:
+                return emit.number(0, self.sum)
+            return load(self.bias, panel.bias + v * lanes + lane)
 
         statements.append(
             emit.unrolled(
@@ -293,13 +305,18 @@ class Emitter:
             weights = start + channel * width
 
             def product(pixel: Expr, v: Expr) -> Stmt:
-                value = self.x(place.image, y, origin + pixel * shape.sw, panel.source + channel)
+                value = emit.widen(
+                    self.x(place.image, y, origin + pixel * shape.sw, panel.source + channel), self.sum
+                )
                 at = pixel * width + v * lanes
                 return emit.across(
                     sums,
                     at,
                     lanes,
-                    lambda lane: load(sums, at + lane) + value * load(self.w, weights + v * lanes + lane),
+                    lambda lane: (
+                        load(sums, at + lane)
+                        + value * emit.widen(load(self.w, weights + v * lanes + lane), self.sum)
+                    ),
                 )
 
             products = emit.unrolled(
@@ -333,12 +350,19 @@ class Emitter:
     def write(self, sums: Buffer, block: Block, place: Place, column: Expr, panel: Panel) -> list[Stmt]:
         width = panel.vectors * self.lanes
 
+        def total(pixel: Expr, at: Expr) -> Expr:
+            found = load(sums, pixel * width + at)
+            if self.scale is None:
+                return found
+            found = found * load(self.scale, panel.bias + at)
+            return found if self.bias is None else found + load(self.bias, panel.bias + at)
+
         def piece(pixel: Expr, start: int, size: int) -> Stmt:
             return emit.vector(
                 size,
                 lambda lane: list(
                     self.finish(
-                        load(sums, pixel * width + start + lane),
+                        total(pixel, start + lane),
                         (place.image, place.y, column + pixel, panel.channel + start + lane),
                     )
                 ),

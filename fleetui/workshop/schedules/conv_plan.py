@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from math import gcd
+from typing import Any
 
 from fleetui.workshop.schedules import conv_depthwise, conv_direct, winograd
 from fleetui.workshop.schedules.conv_depthwise import Depthwise
@@ -20,6 +21,8 @@ Plan = Direct | Depthwise | Winograd
 
 TASKS = 4
 """Tasks for every thread that keep all of them busy to the end."""
+MOST_NUMBER = 1 << 24
+"""No parameter of a sound plan is greater."""
 AHEAD = 128 << 10
 """Weights of so many bytes are worth fetching ahead."""
 GROWTH = 4.5
@@ -274,3 +277,38 @@ def depthwise_cost(shape: ConvShape, plan: Depthwise, m: Machine) -> float:
         loads = shape.kh * (min(window, count * shape.kw) + shape.kw / plan.vectors)
         total += max(count * taps / m.multiply, loads / m.loads, taps * m.latency / plan.vectors) + 8 + 2 * count
     return total * vectors * shape.n * shape.oh
+
+
+# -------------------------------------------------------------------- as data
+
+KINDS: dict[str, type[Plan]] = {"direct": Direct, "depthwise": Depthwise, "winograd": Winograd}
+
+
+def record(plan: Plan) -> dict[str, Any]:
+    return {"kind": type(plan).__name__.lower(), **asdict(plan)}
+
+
+def revive(data: Mapping[str, Any], shape: ConvShape, wish: Wish) -> Plan | None:
+    """A recorded plan, if it still makes sense here; a database may be from another version or another hand."""
+    given = dict(data)
+    kind = KINDS.get(str(given.pop("kind", "")))
+    if kind is None or set(given) - {f.name for f in fields(kind)}:
+        return None
+    if any(not isinstance(v, int) or not 0 <= v <= MOST_NUMBER for v in given.values()):
+        return None
+    try:
+        plan = kind(**given)
+    except TypeError:
+        return None
+    for f in fields(plan):
+        if f.type != "bool" and getattr(plan, f.name) < 1:
+            return None
+    block = plan.block if isinstance(plan, Winograd) else plan.pixels
+    if block * plan.vectors > 64:
+        return None
+    if isinstance(plan, Winograd):
+        known = winograd.suits(shape) and plan.tile in winograd.POINTS and (plan.tile + 2) ** 2 / 9 <= wish.growth
+        return plan if known and plan.strip % plan.block == 0 else None
+    if isinstance(plan, Depthwise):
+        return plan if shape.depthwise else None
+    return plan
