@@ -30,12 +30,13 @@ from fleetui.workshop.schedules.emit import (
     store,
     vector,
 )
-from fleetui.workshop.schedules.gemm import Product, Size, load
+from fleetui.workshop.schedules.gemm import Product, Size, broadcast, lanes_at, load
 from fleetui.workshop.schedules.mathlib import cast, exp_negative, infinity, let, select
 from fleetui.workshop.schedules.operands import Operands, broadcast_to
 from fleetui.workshop.schedules.panels import Rows, has_half, widen
 from fleetui.workshop.schedules.rules import Context, Rule
 from fleetui.workshop.schedules.scalar import scalar
+from fleetui.workshop.schedules.turning import turned_copy
 from fleetui.workshop.schedules.weights import sum_dtype
 
 KEYS = 256
@@ -195,15 +196,16 @@ class _Lowering:
 
     def turn(self, where: list[Expr], first: Expr, count: int) -> Stmt:
         """Queries, scaled, one beside the other."""
-        from tvm import tirx
-
         factor = number(self.node.attrs["scale"], self.dtype)
 
-        def element(t: Expr, d: Expr) -> Stmt:
-            value = widen(tirx.BufferLoad(self.q, [*where, first + t, d]), self.dtype, native_half=self.native)
-            return store(self.scratch.turned, [d, t], value * factor)
+        def read(t: Expr, d: Expr, width: int) -> Expr:
+            value = widen(load(self.q, [*where, first + t, d], width), self.dtype, native_half=self.native)
+            return value * broadcast(factor, width)
 
-        return serial("t", count, lambda t: serial("d", self.depth, lambda d: element(t, d)))
+        def write(d: Expr, t: Expr, value: Expr, width: int) -> Stmt:
+            return store(self.scratch.turned, [d, lanes_at(t, width)], value)
+
+        return turned_copy(count, self.depth, self.lanes, read, write)
 
     # ------------------------------------------------------------ one block of keys
 

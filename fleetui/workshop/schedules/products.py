@@ -22,6 +22,7 @@ from fleetui.workshop.schedules.operands import Operands, broadcast_to, unravel
 from fleetui.workshop.schedules.panels import Plain, Rows, has_half, pack, widen
 from fleetui.workshop.schedules.rules import Context
 from fleetui.workshop.schedules.scalar import COST
+from fleetui.workshop.schedules.turning import turned_copy
 from fleetui.workshop.schedules.weights import NUMBERS, bare, sum_dtype
 
 HEAVY = 8
@@ -259,8 +260,7 @@ def pack_kernel(right: Tensor, size: Size, plan: Plan, context: Context) -> tupl
         def copy(width: int) -> Stmt:
             def element(k: Expr, column: Expr) -> Stmt:
                 far = panel * integer(plan.width) + column + integer(right.first)
-                where = [*lead, far, k] if right.turned else [*lead, k, far]
-                return store(made, [*lead, panel, k, column], tirx.BufferLoad(source, where))
+                return store(made, [*lead, panel, k, column], tirx.BufferLoad(source, [*lead, k, far]))
 
             def blank(k: Expr) -> Stmt:
                 return serial(
@@ -270,7 +270,14 @@ def pack_kernel(right: Tensor, size: Size, plan: Plan, context: Context) -> tupl
                 )
 
             if right.turned:
-                body = serial("c", width, lambda c: serial("k", size.depth, lambda k: element(k, c)))
+                far = panel * integer(plan.width) + integer(right.first)
+                body = turned_copy(
+                    width,
+                    size.depth,
+                    context.target.lanes(BITS[right.dtype]),
+                    lambda c, k, lanes: gemm.load(source, [*lead, far + c, k], lanes),
+                    lambda k, c, value, lanes: store(made, [*lead, panel, k, gemm.lanes_at(c, lanes)], value),
+                )
             else:
                 body = serial("k", size.depth, lambda k: serial("c", width, lambda c: element(k, c)))
             statements = [body]
