@@ -68,6 +68,7 @@ def agree(
         beside = frontend.peer(path, inputs, 1)
         assert beside is not None
         want = beside.run(feeds)
+        getattr(beside, "close", lambda: None)()
     assert want is not None
     have = ir.run(graph, feeds)
     assert list(want) == list(have)

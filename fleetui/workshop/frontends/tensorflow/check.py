@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fleetui.workshop.errors import HostileModel, MissingExtra, ModelError, UnsupportedError
+from fleetui.workshop.frontends.tensorflow.saved_model import nodes
 from fleetui.workshop.inspect import archive
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -120,28 +121,19 @@ def _check_config(made: dict[str, Any]) -> None:
 
 def check_graph(path: Path) -> dict[str, int]:
     """The operators of a SavedModel's graph and functions; refuses those that reach outside of it."""
-    from tensorflow.core.protobuf import saved_model_pb2
-
     found = path / "saved_model.pb"
     if not found.is_file():
         raise ModelError(f"{path.name} has no saved_model.pb", "Export it again: model.export('folder')")
     if found.stat().st_size > GRAPH_CEILING:
         raise ModelError(f"The graph of {path.name} is too large", "Export it again")
-    message = saved_model_pb2.SavedModel()
-    try:
-        message.ParseFromString(found.read_bytes())
-    except Exception as error:
-        raise ModelError(
-            f"The graph of {path.name} is damaged", "Export it again: model.export('folder')"
-        ) from error
     counts: dict[str, int] = {}
-    for meta in message.meta_graphs:
-        nodes = [*meta.graph_def.node, *(n for f in meta.graph_def.library.function for n in f.node_def)]
-        for node in nodes:
-            if node.op in FORBIDDEN:
-                raise HostileModel(
-                    f"The model's graph reaches outside of itself ({node.op} at {node.name!r:.80})",
-                    "Take that out of the model, or do not use it",
-                )
-            counts[node.op] = counts.get(node.op, 0) + 1
+    for name, op in nodes(memoryview(found.read_bytes())):
+        if op in FORBIDDEN:
+            raise HostileModel(
+                f"The model's graph reaches outside of itself ({op} at {name!r:.80})",
+                "Take that out of the model, or do not use it",
+            )
+        counts[op] = counts.get(op, 0) + 1
+    if not counts:
+        raise ModelError(f"The graph of {path.name} is damaged", "Export it again: model.export('folder')")
     return counts

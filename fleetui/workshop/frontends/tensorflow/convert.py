@@ -92,8 +92,8 @@ def _load_keras(path: Path) -> Loaded:
 
 
 def _load_saved_model(path: Path) -> Loaded:
-    tf = tensorflow()
     counts = check_graph(path)
+    tf = tensorflow()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TensorFlow's own, at its own lines

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fleetui.common.domain.errors import BugError
 from fleetui.workshop.errors import MissingExtra
 from fleetui.workshop.frontends.base import Peer, Port, Report
 from fleetui.workshop.frontends.summary import guarded, symbols, work_out
@@ -93,10 +94,19 @@ class SavedModelFrontend(_Converted):
 
 
 def _importer(made: Path, said: dict[str, Any]) -> Importer:
-    """The converted file under the names that the source has; its inputs and outputs are in the same order."""
+    """The converted file under the source's names and in its order; the converter has an order of its own.
+
+    It calls inputs as the function that was converted does, and outputs ``output_0``, ``output_1``, ….
+    """
     model = read(made)
-    for indices, ports in ((model.inputs, said["inputs"]), (model.outputs, said["outputs"])):
-        model.names.update({index: port[0] for index, port in zip(indices, ports, strict=True)})
+    by_name = {name: index for index, name in model.names.items()}
+    try:
+        model.inputs = [by_name[port[0]] for port in said["inputs"]]
+        model.outputs = [by_name[f"output_{at}"] for at in range(len(said["outputs"]))]
+    except KeyError as error:
+        raise BugError(f"the converted model has no {error}, it has {sorted(by_name)}") from error
+    model.names = dict(zip(model.inputs, (p[0] for p in said["inputs"]), strict=True))
+    model.names |= dict(zip(model.outputs, (p[0] for p in said["outputs"]), strict=True))
     return Importer(model)
 
 

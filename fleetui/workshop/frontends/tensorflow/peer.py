@@ -1,49 +1,83 @@
-"""The model in TensorFlow itself, as a compiled function."""
+"""The model in TensorFlow itself, as a compiled function, in a process of its own."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from fleetui.workshop.errors import WorkshopError
-from fleetui.workshop.frontends.summary import settle_all
-from fleetui.workshop.frontends.tensorflow.convert import load, output_names, tensorflow
+from fleetui.workshop.errors import MissingExtra, ModelError, ShapeError
+from fleetui.workshop.frontends.tensorflow.pipe import receive, send
 from fleetui.workshop.graph.ir import Array
 from fleetui.workshop.options import InputSpec
 
 
 class TensorFlowPeer:
+    """``seconds``: how long TensorFlow took for the last run, without the way to its process and back.
+
+    ``close`` ends the process; so does the end of this object, and that of this process.
+    """
+
     name = "tensorflow"
 
     def __init__(self, kind: str, path: Path, inputs: Sequence[InputSpec], threads: int) -> None:
-        self._tf = tensorflow()
-        self.version = str(self._tf.__version__)
+        if importlib.util.find_spec("tensorflow") is None:
+            raise MissingExtra("Running the model beside ours", "tensorflow")
+        request = json.dumps(
+            {
+                "kind": kind,
+                "path": str(path.absolute()),
+                "inputs": [[spec.name, list(spec.shape), spec.dtype] for spec in inputs],
+                "threads": threads,
+            }
+        )
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "fleetui.workshop.frontends.tensorflow.serve", request],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"},
+        )
+        self._end = weakref.finalize(self, _stop, self._process)
+        self.seconds = 0.0
         try:
-            self._tf.config.threading.set_intra_op_parallelism_threads(threads)
-            self._tf.config.threading.set_inter_op_parallelism_threads(1)
-        except RuntimeError as error:
-            # TensorFlow's thread pools are made once in a process.
-            have = self._tf.config.threading.get_intra_op_parallelism_threads()
-            if have != threads:
-                raise WorkshopError(
-                    f"TensorFlow has {have or 'all'} threads in this process already, not {threads}",
-                    "Compare in a process of its own",
-                ) from error
-        self._loaded = load(kind, path)
-        self._names = [p.name for p in self._loaded.inputs]
-        mine = [p.name for p in self._loaded.outputs]
-        self._outputs = dict(zip(mine, output_names(self._loaded), strict=True))
-        shapes = settle_all(self._loaded.inputs, inputs)
-        given = {
-            p.name: self._tf.TensorSpec(shape, dtype, p.name)
-            for p, (shape, dtype) in zip(self._loaded.inputs, shapes, strict=True)
-        }
-        traced = self._tf.function(lambda **feeds: self._loaded.call(feeds), autograph=False)
-        self._call = traced.get_concrete_function(**given)
-        self.run({n: np.zeros(shape, dtype) for n, (shape, dtype) in zip(self._names, shapes, strict=True)})
+            assert self._process.stdout is not None
+            _, said = receive(self._process.stdout)
+        except EOFError as error:
+            self.close()
+            raise ModelError(f"TensorFlow ended while it loaded {path.name}", "Export the model again") from error
+        if "refused" in said:
+            self.close()
+            raise ModelError(*said["refused"])
+        self.version = str(said["version"])
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        made = self._call(**{name: self._tf.constant(feeds[name]) for name in self._names})
-        return {self._outputs[name]: np.asarray(value) for name, value in made.items()}
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            send(self._process.stdin, feeds)
+            made, said = receive(self._process.stdout)
+        except (EOFError, BrokenPipeError) as error:
+            raise ModelError("TensorFlow ended while it ran the model", "Export the model again") from error
+        if "refused" in said:
+            raise ShapeError(*said["refused"])
+        self.seconds = float(said["seconds"])
+        return made
+
+    def close(self) -> None:
+        self._end()
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+    process.wait()
