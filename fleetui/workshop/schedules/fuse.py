@@ -172,7 +172,7 @@ class _Partition:
         while True:
             if front & self.given_out or len(draft.nodes) + len(region) >= MOST_NODES:
                 return None
-            users = {user for value in front for user in self.users.get(value, [])}
+            users = {user for value in front for user in self.users.get(value, []) if user not in inside}
             if not users:
                 return None
             node = min(users, key=self.at.__getitem__)
