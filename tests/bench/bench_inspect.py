@@ -40,7 +40,7 @@ BAR_OTHERS = 3.0
 BAR_LARGE_MS = 20.0
 BAR_MEMORY_MIB = 3072.0
 FEWER = {"keras": 100, "h5": 100, "stablehlo bytecode": 10}
-"""Divisors: TensorFlow needs a process for each file, and MLIR's bytecode reader crashes so often that it does too."""
+"""Divisors: TensorFlow needs a process for each file; MLIR's bytecode reader crashes so often that it does, too."""
 
 CFG = """[net]
 width=32
