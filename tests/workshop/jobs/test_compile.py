@@ -173,6 +173,7 @@ def test_an_operator_nobody_knows_is_named_with_its_node(
         (["--int8"], "calibration"),
         (["--goal", "speed=9"], "goal"),
         (["--only"], "leaves nothing"),
+        (["--tolerance", "1e-12"], "differs from onnxruntime"),
     ],
 )
 def test_wishes_that_cannot_be_met_say_why(
