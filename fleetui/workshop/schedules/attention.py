@@ -52,7 +52,8 @@ class Attention:
     name = "attention"
 
     def matches(self, group: Group, context: Context) -> bool:
-        return group.anchor.op == "attention" and len(group.nodes) == 1
+        # Buffers of bfloat16 are declared as integers, which the generic rule sees to.
+        return group.anchor.op == "attention" and len(group.nodes) == 1 and group.anchor.output.dtype != "bfloat16"
 
     def lower(self, group: Group, context: Context) -> list[Kernel]:
         if group.anchor.output.size == 0:

@@ -12,7 +12,7 @@ from fleetui.workshop.schedules.operands import Operands
 from fleetui.workshop.schedules.panels import Codes, Plain, has_half, nibbles, pack
 from fleetui.workshop.schedules.rules import Context
 
-NUMBERS = frozenset(BITS) - {"bool", "int4", "uint4"}
+NUMBERS = frozenset(BITS) - {"bool", "int4", "uint4", "bfloat16"}
 SMALL = frozenset({"int8", "uint8", "int4", "uint4"})
 
 

@@ -6,9 +6,11 @@ from collections import Counter
 
 import pytest
 
-from tests.helpers.onnx_backend import Case, cases, run_case, sample, summary
+from tests.helpers.onnx_backend import Case, Outcome, Ready, cases, ready, run_case, sample, summary
+from tests.helpers.onnx_compiled import run_batches
 
 SAMPLE = 150
+COMPILED = 44
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +37,17 @@ def test_none_is_wrong_and_enough_pass(chosen: list[Case]) -> None:
     assert not faults, "\n".join(faults)
     refused = [o for o in outcomes if o.verdict == "refused"]
     assert all(len(o.sentence) > 30 and o.sentence.endswith(".") for o in refused)
+    assert summary(outcomes)["share on numbers"] >= 0.85
+
+
+def test_compiled_none_is_wrong_and_enough_pass() -> None:
+    """In one shared object, built and called in a process of its own."""
+    made = [ready(case) for case in sample(COMPILED)]
+    outcomes = [entry for entry in made if isinstance(entry, Outcome)]
+    run_batches([entry for entry in made if isinstance(entry, Ready)], COMPILED, outcomes.append, limit=100)
+    faults = [f"{o.verdict} {o.name}: {o.sentence}" for o in outcomes if o.verdict in {"wrong", "crashed"}]
+    assert not faults, "\n".join(faults)
+    assert len(outcomes) == COMPILED
     assert summary(outcomes)["share on numbers"] >= 0.85
 
 
