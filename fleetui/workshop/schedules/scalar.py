@@ -243,7 +243,8 @@ def _gelu(x: Expr, attrs: Attrs) -> Expr:
     if attrs.get("approximate"):
         inner = const(sqrt(2 / pi), dtype) * (x + const(0.044715, dtype) * x * x * x)
         return half * x * (one + _tanh(inner))
-    return half * x * (one + _erf(x * const(sqrt(0.5), dtype)))
+    erf = m.erf_fast if dtype == "float32" else _erf
+    return half * x * (one + erf(x * const(sqrt(0.5), dtype)))
 
 
 def _below(x: Expr) -> Expr:
