@@ -50,11 +50,12 @@ class Convolution:
 
     def operator(self, group: Group, context: Context) -> str:
         """Shape, what is chained behind, where the weights come from, how many threads; no names of values."""
-        epilogue = Epilogue(group)
+        epilogue, form = Epilogue(without_expansion(group)), kept(group)
         whole = sum(value.size == group.anchor.output.size for value in epilogue.extra)
         chain = f"+{len(epilogue.nodes)}" + ("r" * whole) if epilogue else ""
         wish = wish_of(context)
         words = [f"conv {working_shape(group, context).key}{chain}"]
+        words += [str(form.data.dtype)] if form is not None and form.small else []
         words += ["first"] if epilogue.before else []
         words += ["cold"] if wish.cold else []
         words += [f"t{wish.threads}"] if wish.threads > 1 else []
@@ -187,7 +188,7 @@ def pick(group: Group, context: Context) -> Plan:
         known = context.database.find(CONVOLUTION.operator(group, context), context.target)
         if known is not None:
             plan = conv_plan.revive(known.plan, working_shape(group, context), wish_of(context))
-            if plan is not None and (isinstance(plan, Direct) or not Epilogue(group).before):
+            if plan is not None and (isinstance(plan, Direct) or not must_be_direct(group)):
                 return plan
     return options(group, context)[0]
 
@@ -209,14 +210,15 @@ def variety(plans: Sequence[Plan]) -> list[Plan]:
 def options(group: Group, context: Context) -> list[Plan]:
     """Every plan worth a thought, the one believed to be quickest first."""
     found = conv_plan.candidates(working_shape(group, context), machine(context.target), wish_of(context))
-    weights = kept(group)
-    if weights is not None and weights.small:
-        found = [plan for plan in found if isinstance(plan, Direct)]
-    if Epilogue(
-        without_expansion(group)
-    ).before:  # what lies channel-first is read element by element, not in vectors
+    if must_be_direct(group):
         found = [plan for plan in found if isinstance(plan, Direct)]
     return found
+
+
+def must_be_direct(group: Group) -> bool:
+    """Small weights are widened by that way only; and what lies channel-first is read element by element."""
+    weights = kept(group)
+    return (weights is not None and weights.small) or bool(Epilogue(without_expansion(group)).before)
 
 
 # -------------------------------------------------------------------- the kernel

@@ -60,7 +60,7 @@ class Emitter:
         rows = shape.n * shape.oh
 
         def task(number: Expr) -> list[Stmt]:
-            strip, part = number // plan.split, number % plan.split
+            strip, part = emit.split(number, plan.split)
             first = strip * plan.strip
             many: Expr | int = plan.strip
             if rows % plan.strip:
@@ -93,15 +93,15 @@ class Emitter:
 
         def row(offset: Expr) -> list[Stmt]:
             at = first + offset
-            image, y = (emit.integer(0), at) if shape.n == 1 else (at // shape.oh, at % shape.oh)
+            image, y = (emit.integer(0), at) if shape.n == 1 else emit.split(at, shape.oh)
             top = y * shape.sh - shape.top
             if not (shape.top or shape.bottom):
                 return self.row(image, y, channel, cut, None)
             need = emit.most(emit.integer(0), -top)
             room = emit.most(emit.integer(0), shape.h - top)
-            low, made_low = emit.bind("low", (need + (shape.dh - 1)) // shape.dh)
+            low, made_low = emit.bind("low", emit.quotient(need + (shape.dh - 1), shape.dh))
             high, made_high = emit.bind(
-                "high", emit.least(emit.integer(shape.kh), (room + (shape.dh - 1)) // shape.dh)
+                "high", emit.least(emit.integer(shape.kh), emit.quotient(room + (shape.dh - 1), shape.dh))
             )
             border = emit.sequence(self.row(image, y, channel, cut, (low, high)))
             if shape.kh * shape.kw > STATIC_TAPS:
@@ -224,7 +224,7 @@ class Emitter:
 
         def value(lane: Expr) -> Expr:
             c = channel + start + lane
-            source = c if shape.m == 1 else c // shape.m
+            source = c if shape.m == 1 else emit.quotient(c, shape.m)
             product = emit.widen(self.x(place.image, y, x, source), self.sum) * emit.widen(
                 load(self.w, ky * shape.kw + kx, c), self.sum
             )

@@ -151,11 +151,10 @@ class Emitter:
 
         def task(number: Expr) -> Stmt:
             if plan.panels_outer:
-                panel, strip = number // strips(shape, plan), number % strips(shape, plan)
+                panel, strip = emit.split(number, strips(shape, plan))
             else:
-                panel, strip = number % count, number // count
-            group = panel // per_group if shape.groups > 1 else emit.integer(0)
-            index = panel % per_group if per_group > 1 else emit.integer(0)
+                strip, panel = emit.split(number, count)
+            group, index = emit.split(panel, per_group)
             _, vectors, size = self.cut[-1]
             tail = self.strip(strip, group, index, vectors, size)
             if per_group == 1 or self.cut[0][1:] == (vectors, size):
@@ -190,7 +189,7 @@ class Emitter:
             at = first + offset
             if shape.n == 1:
                 return self.row(emit.integer(0), at, panel, None, offset)
-            return self.row(at // shape.oh, at % shape.oh, panel, None, offset)
+            return self.row(*emit.split(at, shape.oh), panel, None, offset)
 
         return emit.serial("row", many, row)
 
@@ -202,11 +201,13 @@ class Emitter:
         high: Expr = emit.integer(shape.kh)
         if shape.top:
             need = emit.most(emit.integer(0), shape.top - y * shape.sh)
-            low, made = emit.bind("low", (need + (shape.dh - 1)) // shape.dh)
+            low, made = emit.bind("low", emit.quotient(need + (shape.dh - 1), shape.dh))
             statements.append(made)
         if shape.bottom:
             room = emit.most(emit.integer(0), shape.h + shape.top - y * shape.sh)
-            high, made = emit.bind("high", emit.least(emit.integer(shape.kh), (room + (shape.dh - 1)) // shape.dh))
+            high, made = emit.bind(
+                "high", emit.least(emit.integer(shape.kh), emit.quotient(room + (shape.dh - 1), shape.dh))
+            )
             statements.append(made)
         place = Place(image, y, low, high, number)
         first, last = self.columns.first, self.columns.last
@@ -339,11 +340,13 @@ class Emitter:
         if not self.plan.ahead:
             return []
         per_row = -(-self.shape.ow // self.plan.pixels)
-        block = column // self.plan.pixels + place.number * per_row
+        block = emit.quotient(column, self.plan.pixels) + place.number * per_row
         passes = self.plan.strip if lines(self.shape) else self.plan.strip * per_row
         each = -(-panel.vectors // passes)
         return [
-            emit.prefetch(self.w, weights + panel.next + (block * each + i) % panel.vectors * self.lanes)
+            emit.prefetch(
+                self.w, weights + panel.next + emit.remainder(block * each + i, panel.vectors) * self.lanes
+            )
             for i in range(each)
         ]
 

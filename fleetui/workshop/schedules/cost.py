@@ -13,8 +13,8 @@ from fleetui.workshop.target import Target
 SPILL = 2.5
 """How much longer a loop takes whose accumulators do not fit the registers."""
 
-TIGHT = 1.04
-"""The same for a loop that leaves hardly a register free."""
+TIGHT = ((2, 1.04), (6, 1.02))
+"""The same for a loop that leaves fewer than so many registers free, where there are 32 (measured)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,9 @@ def block_step(m: Machine, rows: int, vectors: int) -> float:
     need = rows * vectors + vectors + 1
     if need > m.registers:
         return cycles * SPILL
-    return cycles * TIGHT if need > m.registers - 2 and m.registers > 16 else cycles
+    if m.registers > 16:
+        return cycles * next((factor for free, factor in TIGHT if need > m.registers - free), 1.0)
+    return cycles
 
 
 def stream(m: Machine, size: float, cycles: float, bytes_moved: float) -> float:

@@ -145,6 +145,27 @@ def choose(condition: Expr, then: Stmt, otherwise: Stmt | None = None) -> Stmt:
     return tirx.IfThenElse(condition, then, otherwise)
 
 
+def quotient(a: Expr, b: int) -> Expr:
+    """``a // b`` for an ``a`` that is never negative, which the compiler cannot always know."""
+    from tvm import tirx
+
+    return tirx.truncdiv(a, integer(b))
+
+
+def remainder(a: Expr, b: int) -> Expr:
+    """``a % b`` for an ``a`` that is never negative."""
+    from tvm import tirx
+
+    return tirx.truncmod(a, integer(b))
+
+
+def split(number: Expr, size: int) -> tuple[Expr, Expr]:
+    """A number that is never negative as quotient and remainder."""
+    if size == 1:
+        return number, integer(0)
+    return quotient(number, size), remainder(number, size)
+
+
 def least(a: Expr, b: Expr) -> Expr:
     from tvm import tirx
 

@@ -218,9 +218,7 @@ class Emitter:
         share = -(-len(self.cut) // plan.parts)
 
         def task(number: Expr) -> list[Stmt]:
-            strip, part = (
-                (number, emit.integer(0)) if plan.parts == 1 else (number // plan.parts, number % plan.parts)
-            )
+            strip, part = emit.split(number, plan.parts)
             first = strip * plan.strip
             count: Expr = emit.integer(plan.strip)
             if total % plan.strip:
@@ -244,9 +242,9 @@ class Emitter:
     def where(self, number: Expr) -> tuple[Expr, Expr, Expr]:
         """A tile's image, and the output row and column of its first element."""
         down, across = tiles(self.shape, self.plan.tile)
-        image = emit.integer(0) if self.shape.n == 1 else number // (down * across)
-        rest = number if self.shape.n == 1 else number % (down * across)
-        return image, rest // across * self.plan.tile, rest % across * self.plan.tile
+        image, rest = (emit.integer(0), number) if self.shape.n == 1 else emit.split(number, down * across)
+        row, column = emit.split(rest, across)
+        return image, row * self.plan.tile, column * self.plan.tile
 
     # ------------------------------------------------------------ input
 
@@ -356,7 +354,7 @@ class Emitter:
 
         def place(k: Expr) -> Stmt:
             return emit.serial(
-                "block", (count + (plan.block - 1)) // plan.block, lambda b: block(k, b * plan.block)
+                "block", emit.quotient(count + (plan.block - 1), plan.block), lambda b: block(k, b * plan.block)
             )
 
         def block(k: Expr, slot: Expr) -> list[Stmt]:
@@ -390,8 +388,11 @@ class Emitter:
                 passes = max(1, plan.strip // plan.block)
                 times = -(-vectors // passes)
                 ahead = weights + places * shape.c * width
-                number = slot // plan.block
-                return [emit.prefetch(self.w, ahead + (number * times + i) % vectors * lanes) for i in range(times)]
+                number = emit.quotient(slot, plan.block)
+                return [
+                    emit.prefetch(self.w, ahead + emit.remainder(number * times + i, vectors) * lanes)
+                    for i in range(times)
+                ]
 
             unroll = min(plan.unroll, shape.c)
             whole = shape.c // unroll
