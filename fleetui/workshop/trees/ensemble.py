@@ -32,7 +32,7 @@ EXPORT = "Save the model again with the framework that made it"
 
 
 class Missing(IntEnum):
-    """What a node takes for missing; what is missing goes the node's default way."""
+    """What a node takes for missing; what is missing goes the node's default way. For categories it is NaN."""
 
     NAN = 0
     ZERO = 1
@@ -345,6 +345,8 @@ def descend(e: Ensemble, x: Array, root: int) -> Array:
         node, row = at[active], rows[active]
         value = x[row, e.feature[node]]
         missing = e.missing[node]
+        if e.members is not None:
+            missing = np.where(e.members[node] >= 0, Missing.NAN, missing)
         value = np.where(np.isnan(value) & (missing != Missing.NAN), 0.0, value)
         lost = np.isnan(value) | ((missing == Missing.ZERO) & (np.abs(value) <= ZERO))
         edge = e.threshold[node]
@@ -355,7 +357,6 @@ def descend(e: Ensemble, x: Array, root: int) -> Array:
                 mine = sets == index
                 inside = _inside(e.sets[index], value[mine], e.category)
                 left[mine] = inside == e.inside_left[node[mine]]
-            lost = np.where(sets >= 0, np.isnan(value), lost)
         left = np.where(lost, e.default_left[node], left)
         at[active] = np.where(left, e.left[node], e.right[node])
     return at

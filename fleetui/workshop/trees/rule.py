@@ -266,7 +266,7 @@ class _Writer:
 
         dtype, key = str(value.ty.dtype), self.layout.key
         limit = 32.0 * self.layout.words - 2
-        nan = tirx.Not(value == value)  # noqa: PLR0124 - false for NaN alone
+        nan = tirx.isnan(value)
         trunc = self.e.category is Category.TRUNC
         above = value > number(-1.0, dtype) if trunc else value >= number(0.0, dtype)
         known = above & (value < number(limit, dtype))

@@ -186,6 +186,15 @@ def _keyed(n: MlNode, prefix: str, outputs: int) -> Plain:
     if len(starts) != len(set(trees.tolist())):
         n.broken("a tree has no root")
     roots = [-1 - leaf[index] if index in leaf else index for index in starts.values()]
+    below, level = len(roots), [root for root in roots if root >= 0]
+    while level:
+        level = [int(link[node]) for node in level for link in (yes, no)]
+        below += len(level)
+        level = [node for node in level if node >= 0]
+        if below > count:
+            break
+    if below != count:
+        n.broken("some nodes are below no root, or below two")
     targets: list[list[tuple[int, float]]] = [[] for _ in leaf]
     weights = n.numbers(f"{prefix}_weights")
     owners = n.ints(f"{prefix}_treeids"), n.ints(f"{prefix}_nodeids"), n.ints(f"{prefix}_ids")
