@@ -54,14 +54,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=float, default=3600.0, metavar="S", help="ceiling of the job (%(default)g)"
     )
+    parser.add_argument("--base-dir", metavar="DIR", help="where measured schedules are kept")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
+    from fleetui.common.basedir import BaseDir
     from fleetui.common.child import on_signals
     from fleetui.workshop import runner
 
-    request = Request(args.model, args.out, options_of(args))
+    schedules = BaseDir.at(args.base_dir).root / "schedules.jsonl"
+    request = Request(args.model, args.out, options_of(args), str(schedules))
     stop = threading.Event()
     on_signals(stop.set)
     ceilings = Ceilings(int(args.memory * (1 << 30)), args.timeout + args.tune)

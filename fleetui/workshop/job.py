@@ -17,7 +17,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,9 +41,16 @@ class Request:
     source: str
     out: str
     options: Options = field(default_factory=Options)
+    schedules: str = ""
+    """The file in which measured schedules are kept; empty: none is."""
 
     def to_json(self) -> dict[str, Any]:
-        return {"source": self.source, "out": self.out, "options": asdict(self.options)}
+        return {
+            "source": self.source,
+            "out": self.out,
+            "options": asdict(self.options),
+            "schedules": self.schedules,
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Request:
@@ -51,7 +58,7 @@ class Request:
         raw["targets"] = tuple(raw["targets"])
         raw["inputs"] = tuple(InputSpec(i["name"], tuple(i["shape"]), i["dtype"]) for i in raw["inputs"])
         raw["optimise"] = tuple(Optimise(Weights(o["weights"]), o["prune"], o["block"]) for o in raw["optimise"])
-        return cls(str(data["source"]), str(data["out"]), Options(**raw))
+        return cls(str(data["source"]), str(data["out"]), Options(**raw), str(data.get("schedules", "")))
 
 
 def compile_model(request: Request, progress: Progress) -> dict[str, Any]:
@@ -59,6 +66,7 @@ def compile_model(request: Request, progress: Progress) -> dict[str, Any]:
     from fleetui.workshop import inspect, pipeline, prove, targets
     from fleetui.workshop.optimise import Altered
     from fleetui.workshop.optimise import apply as optimise
+    from fleetui.workshop.schedules.database import Database
 
     source, options = Path(request.source).expanduser().absolute(), request.options
     goals = [targets.find(name) for name in options.targets]  # names and reasons before any work
@@ -71,8 +79,10 @@ def compile_model(request: Request, progress: Progress) -> dict[str, Any]:
         digest = digest_of(source, progress)
     with progress.stage(Stage.IMPORT, frontend.title):
         graph = frontend.load(source, options.inputs)
-    with _folder(Path(request.out)) as folder:
+    with _folder(Path(request.out)) as folder, ExitStack() as cleanup:
+        database = Database.load(Path(request.schedules) if request.schedules else None)
         prover = prove.Prover(source, frontend, graph, options, progress)
+        cleanup.callback(prover.close)
         variants: list[dict[str, Any]] = []
         seconds: dict[str, float] = {}
         advice: recommend.Advice | None = None
@@ -88,7 +98,9 @@ def compile_model(request: Request, progress: Progress) -> dict[str, Any]:
                     made.append(optimise(plain, wish, goal, options, prover, progress))
                     return made[0].graph
 
-                built = pipeline.build_variant(graph, goal, place, options, progress, optimise=alter)
+                built = pipeline.build_variant(
+                    graph, goal, place, options, progress, database=database, optimise=alter
+                )
                 with progress.stage(Stage.PROVE, progress.variant):
                     proof = prover.prove(place, goal, wish)
                 variants.append(
@@ -106,7 +118,7 @@ def compile_model(request: Request, progress: Progress) -> dict[str, Any]:
                         "agreement": proof.agreement,
                         "accuracy": proof.accuracy,
                         "seconds": round(sum(built.seconds.values()), 3),
-                        "warnings": [*made[0].warnings, *proof.warnings],
+                        "warnings": [*_untuned(options, goal), *made[0].warnings, *proof.warnings],
                         "proof": proof.to_json(),
                     }
                 )
@@ -126,6 +138,12 @@ def compile_model(request: Request, progress: Progress) -> dict[str, Any]:
         text = json.dumps(record, indent=1, sort_keys=True, default=str)
         (folder / RECORD).write_text(text, encoding="utf-8")
         return record
+
+
+def _untuned(options: Options, target: Target) -> list[str]:
+    if options.tune <= 0 or target.name == "host":
+        return []
+    return [f"not tuned: schedules are measured on this machine, which is no {target.title}"]
 
 
 def goals_of(options: Options) -> recommend.Goals:

@@ -28,6 +28,7 @@ from fleetui.workshop.graph.ir import Graph, Value
 from fleetui.workshop.kernel import Group, Kernel
 from fleetui.workshop.options import Options
 from fleetui.workshop.progress import Progress, Stage
+from fleetui.workshop.schedules.rules import Context
 from fleetui.workshop.target import Target
 
 ABI = 1
@@ -127,6 +128,8 @@ def prepare(
         layout = place.place(graph, split.groups)
     threads = options.threads if options.threads > 1 else min(SPLIT, target.cores)
     context = rules.Context(target, graph, layout.views, threads, database, progress)
+    if options.tune > 0 and target.name == "host":
+        _tune([g for i, g in enumerate(split.groups) if i not in layout.skipped], context, options, progress)
     lowered: list[tuple[Group, list[Kernel]]] = []
     taken: dict[str, int] = {}
     with progress.stage(Stage.SCHEDULE):
@@ -144,6 +147,17 @@ def prepare(
     with progress.stage(Stage.PLAN):
         made = program.assemble(graph, lowered, layout)
         return Prepared(made, target, _rows(made, options), *names, taken)
+
+
+def _tune(groups: Sequence[Group], context: Context, options: Options, progress: Progress) -> None:
+    """Measure schedules on this machine; what is found is kept, also if the job is stopped."""
+    from fleetui.workshop.schedules.tune import tune
+
+    try:
+        tune(groups, context, options.tune, progress)
+    finally:
+        if context.database is not None:
+            context.database.save()
 
 
 def _rows(made: Program, options: Options) -> Rows:

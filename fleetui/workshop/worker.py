@@ -158,7 +158,7 @@ class Worker:
             request = Request.from_json({**row.request, "out": str(self._out(row))})
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"The job's request cannot be read ({error})", "Ask for it again") from None
-        return replace(request, out=str(self._out(row)))
+        return replace(request, out=str(self._out(row)), schedules=str(self._folder.parent / "schedules.jsonl"))
 
     def _step(self, running: _Running, step: Step) -> None:
         """On the job's thread: remember it; ``_hold`` writes it."""

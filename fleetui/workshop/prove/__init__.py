@@ -80,6 +80,12 @@ class Prover:
             self._reference.append((feeds, self.source_run(feeds)))
         return self._reference
 
+    def close(self) -> None:
+        close = getattr(self._peer, "close", None)
+        if close is not None:
+            close()
+        self._peer = None
+
     def source_run(self, feeds: dict[str, Array]) -> dict[str, Array]:
         if self._peer is not None:
             found = self._peer.run(feeds)
