@@ -203,7 +203,7 @@ class _Partition:
                     if value is None or value in self.given_out:
                         continue
                     producer = self.made.get(value)
-                    if producer is None or producer in self.taken:
+                    if producer is None or producer in self.taken or len(producer.outputs) != 1:
                         continue
                     if any(user not in draft.nodes for user in self.users.get(value, [])):
                         continue

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from fleetui.workshop.errors import UnsupportedError
 from fleetui.workshop.kernel import Group, Kernel
-from fleetui.workshop.schedules import injective, norm, plain, reduction, rows, upconv, window
+from fleetui.workshop.schedules import injective, norm, order, plain, reduction, rows, upconv, window
 from fleetui.workshop.schedules.rules import Context, Rule
 
-FAST = (window, reduction, norm, rows, upconv)
+FAST = (window, reduction, norm, rows, order, upconv)
 """What they do not take is computed in plain loops."""
 
 

@@ -24,8 +24,10 @@ from fleetui.workshop.schedules.scalar import compute_dtype, scalar
 Expr = Any
 Stmt = Any
 
+Source = Callable[[Expr], Expr]
+
 LONGEST = 4096
-"""Elements of a row that is kept in a local array."""
+"""Elements of a row that is kept in a local array; longer ones are read, and computed, once for every pass."""
 NORMS = frozenset({"softmax", "log_softmax", "layer_norm", "rms_norm", "lrn"})
 
 
@@ -39,7 +41,7 @@ def takes(group: Group, context: Context) -> bool:
     if node.op in {"softmax", "log_softmax"} and node.attrs["axis"] != x.rank - 1:
         inner = prod(x.shape[node.attrs["axis"] + 1 :])
         return x.shape[-1] >= 4 and x.shape[node.attrs["axis"]] * 16 <= LONGEST and inner >= 4
-    return 4 <= _length(group) <= LONGEST
+    return _length(group) >= 4 and (node.op != "lrn" or _length(group) <= LONGEST)
 
 
 def _length(group: Group) -> int:
@@ -95,17 +97,19 @@ class _Norm:
     def _padded(self) -> int:
         return -(-self.length // self.lanes) * self.lanes
 
-    def _keep(self, lead: Sequence[Expr], fill: Expr | None) -> tuple[Any, list[Stmt]]:
-        """The row in a local array of whole vectors; what is too much gets ``fill``."""
-        kept, allocated = emit.local("kept", self._padded(), "float32")
+    def _read(self, lead: Sequence[Expr], at: Expr) -> Expr:
+        return self.p.read(0, [*lead, *unflat(at, self.inner)])
+
+    def _keep(self, lead: Sequence[Expr]) -> tuple[Source, list[Stmt]]:
+        """How to read the row: from a local array that it is copied to, or if it is long from where it lies."""
+        if self.length > LONGEST:
+            return partial(self._read, lead), []
+        kept, allocated = emit.local("kept", self.length, "float32")
 
         def copy(at: Expr) -> Stmt:
-            return emit.store(kept, [at], self.p.read(0, [*lead, *unflat(at, self.inner)]))
+            return emit.store(kept, [at], self._read(lead, at))
 
-        made = [allocated, *span(self.length, self._width(), copy)]
-        for start, width in emit.pieces(self._padded() - self.length, self.lanes) if fill is not None else ():
-            made.append(emit.vector(width, partial(self._fill, kept, self.length + start, fill)))
-        return kept, made
+        return partial(emit.load, kept), [allocated, *span(self.length, self._width(), copy)]
 
     def _fill(self, kept: Any, start: int, fill: Expr, lane: Expr) -> Stmt:
         return emit.store(kept, [lane + start], fill)
@@ -133,21 +137,15 @@ class _Norm:
         low = bound("float32", low=True)
         top = Row(self.lanes, "float32", "peak", low, ways)
         total = Row(self.lanes, "float32", "add", number(0, "float32"), ways)
-        kept, allocated = emit.local("kept", size, "float32")
-        made = [allocated]
-
-        def read(at: Expr) -> Expr:
-            return self.p.read(0, [*lead, at])
+        kept, allocated = emit.local("kept", min(size, LONGEST), "float32")
+        short = self.length <= LONGEST
+        # a chain in front is computed once; a plain row is read again, for it is in the cache
+        chained = short and bool(self.p.made.get(self.x))
+        read = partial(self._read, lead)
+        source: Source = partial(emit.load, kept) if chained else read
 
         def keep(at: Expr) -> tuple[list[Stmt], Expr]:
             return [emit.store(kept, [at], read(at))], emit.load(kept, at)
-
-        # a chain in front is computed once; a plain row is read twice, for it is in the cache
-        chained = bool(self.p.made.get(self.x))
-        made += [*top.start(), *(top.walk_with(self.length, keep) if chained else top.walk(self.length, read))]
-        made += top.end()
-
-        source = partial(emit.load, kept) if chained else read
 
         def raised(at: Expr) -> Expr:
             return mathlib.exp_negative(source(at) - top.result())
@@ -155,11 +153,14 @@ class _Norm:
         def raise_(at: Expr) -> tuple[list[Stmt], Expr]:
             return [emit.store(kept, [at], raised(at))], emit.load(kept, at)
 
-        made += total.start()
+        made = [allocated] if short else []
+        made += [*top.start(), *(top.walk_with(self.length, keep) if chained else top.walk(self.length, read))]
+        made += [*top.end(), *total.start()]
         if self.node.op == "softmax":
-            made += [*total.walk_with(self.length, raise_), *total.end()]
+            made += total.walk_with(self.length, raise_) if short else total.walk(self.length, raised)
             factor, more = self._number(number(1, "float32") / total.result())
-            return [*made, *more, *self._write(lead, lambda at: emit.load(kept, at) * factor)]
+            final: Source = partial(emit.load, kept) if short else raised
+            return [*made, *total.end(), *more, *self._write(lead, lambda at: final(at) * factor)]
         made += [*total.walk(self.length, raised), *total.end()]
         shift, more = self._number(top.result() + mathlib.log(total.result()))
         return [*made, *more, *self._write(lead, lambda at: source(at) - shift)]
@@ -247,16 +248,16 @@ class _Norm:
         """Mean, then spread about it, then the result: three passes over what lies in the first cache."""
         layer = self.node.op == "layer_norm"
         size, zero = number(1 / self.length, "float32"), number(0, "float32")
-        kept, made = self._keep(lead, None)
+        source, made = self._keep(lead)
         mean: Expr = zero
         if layer:
             sums = Row(self.lanes, "float32", "add", zero)
-            made += [*sums.start(), *sums.walk(self.length, partial(emit.load, kept)), *sums.end()]
+            made += [*sums.start(), *sums.walk(self.length, source), *sums.end()]
             mean, more = self._number(sums.result() * size)
             made += more
 
         def moved(at: Expr) -> Expr:
-            return emit.load(kept, at) - mean if layer else emit.load(kept, at)
+            return source(at) - mean if layer else source(at)
 
         squares = Row(self.lanes, "float32", "add", zero)
         made += squares.start()

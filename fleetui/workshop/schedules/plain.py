@@ -328,7 +328,7 @@ def _same(a: Expr, b: Expr) -> Expr:
     return mathlib.either(_equal(a, b), mathlib.both(_is_nan(a), _is_nan(b)))
 
 
-def _sorted_before(a: Expr, b: Expr, descending: bool) -> Expr:
+def is_sorted_before(a: Expr, b: Expr, descending: bool) -> Expr:
     """In a sorted row: not-a-number is above everything, so first when descending and last when ascending."""
     if descending:
         return _before(a, b, descending=True)
@@ -354,11 +354,11 @@ def _ranked(p: Plain) -> tuple[Stmt, int]:
             def step(t: Expr) -> Stmt:
                 here = _ordered(p.read(0, at(t)))
                 later = mathlib.either(
-                    _sorted_before(get(last), here, descending),
+                    is_sorted_before(get(last), here, descending),
                     mathlib.both(_same(get(last), here), t > get(last_at)),
                 )
                 free = mathlib.either(get(last_at) < 0, later)
-                wins = mathlib.either(get(best_at) < 0, _sorted_before(here, get(best), descending))
+                wins = mathlib.either(get(best_at) < 0, is_sorted_before(here, get(best), descending))
                 return emit.choose(mathlib.both(free, wins), emit.sequence([put(best, here), put(best_at, t)]))
 
             return [

@@ -118,8 +118,25 @@ def moved(b: Builder, dice: np.random.Generator, name: str) -> Value:
     return b.op("broadcast_to", x, shape=(3, *shape))
 
 
+def ordered(b: Builder, dice: np.random.Generator, name: str) -> Value:
+    shape = (int(dice.integers(1, 4)), int(dice.choice([1, 9, 70, 150])), int(dice.integers(1, 4)))
+    x = b.input(name, shape, str(dice.choice(["float32", "int32", "float64", "int8"])))
+    if "float" in x.dtype:  # few different numbers: ties are what matters
+        x = b.op("round", x)
+    axis = int(dice.integers(0, 3))
+    descending = bool(dice.integers(2))
+    if dice.integers(2):
+        values, places = b.ops("sort", x, axis=axis, descending=descending)
+    else:
+        k = int(dice.integers(1, shape[axis] + 1))
+        values, places = b.ops("topk", x, k=k, axis=axis, largest=descending, sorted=True)
+    b.output(places, f"{name}.places")
+    return values
+
+
 FAMILIES: dict[str, tuple[Case, str]] = {
     "pool": (pool, "pool "), "reduce": (reduce, "reduce "), "norm": (norm, ""), "runs": (runs, "runs "),
+    "ordered": (ordered, "order "),
     "moved": (moved, ""),
 }  # fmt: skip
 
@@ -155,6 +172,33 @@ def test_float32_is_as_good_as_float32_goes() -> None:
     b.output(b.op("gelu", x, approximate=True), "gelu")
     graph = b.finish()
     kernels.check(graph, kernels.random_feeds(graph), lower=GENERIC, tolerance=2e-6)
+
+
+def test_rows_too_long_to_be_kept() -> None:
+    b = Builder("long")
+    x = b.input("x", (2, 5003), "float32")
+    scaled = b.op("mul", x, b.scalar(0.5, x))
+    b.output(b.op("softmax", x, axis=1), "soft")
+    b.output(b.op("log_softmax", scaled, axis=1), "log")
+    b.output(b.op("layer_norm", x, None, None, axis=1, eps=1e-5), "layer")
+    graph = b.finish()
+    kernels.check(graph, kernels.random_feeds(graph, scale=3.0), lower=GENERIC)
+
+
+def test_not_a_number_is_sorted_above_everything() -> None:
+    b = Builder("order")
+    x = b.input("x", (3, 90), "float32")
+    for number, descending in enumerate((False, True)):
+        for op, attrs in (
+            ("sort", {"descending": descending}),
+            ("topk", {"k": 5, "largest": descending, "sorted": True}),
+        ):
+            for place, value in enumerate(b.ops(op, x, axis=1, **attrs)):
+                b.output(value, f"{op}{number}{place}")
+    graph = b.finish()
+    feeds = kernels.random_feeds(graph)
+    feeds["x"][0, ::11] = feeds["x"][1, 5:] = np.nan
+    kernels.check(graph, feeds, lower=GENERIC)
 
 
 def test_not_a_number_goes_through_and_the_masked_get_nothing() -> None:
