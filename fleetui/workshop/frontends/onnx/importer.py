@@ -7,7 +7,6 @@ the import goes on after a node that is refused, as far as it can without it, an
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -26,6 +25,7 @@ from fleetui.workshop.frontends.onnx.call import (
     NeedsConstant,
     TensorList,
 )
+from fleetui.workshop.frontends.onnx.frames import POISON, Frame, Pending, Poisoned, plain
 from fleetui.workshop.frontends.onnx.reading import Source, title_of
 from fleetui.workshop.frontends.onnx.tensors import EXPORT, dtype_name, dtype_title, to_array
 from fleetui.workshop.graph.build import Builder
@@ -41,41 +41,7 @@ NESTING = (ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, Overf
 """What numpy and Python say about nonsense in a model that got past the checks."""
 
 
-class Poisoned(Exception):  # noqa: N818 - not an error of anybody's: a node downstream of one that was refused
-    pass
-
-
-@dataclass(slots=True)
-class Frame:
-    """Where a node stands: names known there, the operator sets, and attributes bound by a function's call."""
-
-    names: dict[str, Any]
-    opsets: dict[str, int]
-    outer: Frame | None = None
-    bound: Mapping[str, Any] = field(default_factory=dict)
-    prefix: str = ""
-    depth: int = 0
-
-    def find(self, name: str) -> tuple[dict[str, Any], Any] | None:
-        frame: Frame | None = self
-        while frame is not None:
-            if name in frame.names:
-                return frame.names, frame.names[name]
-            frame = frame.outer
-        return None
-
-
-class Pending:
-    """A weight nobody has used yet."""
-
-    __slots__ = ("tensor",)
-
-    def __init__(self, tensor: Any) -> None:
-        self.tensor = tensor
-
-
 FOUR_BITS = frozenset({"int4", "uint4"})
-POISON = object()
 TREES = "fleetui.workshop.frontends.onnx_ml"
 
 
@@ -266,7 +232,7 @@ class Importer:
         function = self.source.functions.get((node.domain, node.op_type, getattr(node, "overload", "")))
         handler = None if function is not None else self._handler(domain, node.op_type, label)
         inputs = [self.lookup(name, frame, label) if name else None for name in node.input]
-        attrs = {a.name: value for a in node.attribute if (value := self._attribute(a, frame, label)) is not None}
+        attrs = {a.name: value for a in node.attribute if (value := plain(a, frame, label)) is not None}
         self.builder.source = f"{node.op_type} '{label}'"
         if function is not None:
             results: Any = self._inline(function, inputs, attrs, frame, label)
@@ -336,41 +302,10 @@ class Importer:
 
     # ------------------------------------------------------------ attributes, functions, graphs
 
-    def _attribute(self, attribute: Any, frame: Frame, label: str) -> Any:
-        """Plain Python; tensors and graphs stay messages. ``None`` where a function's caller left it out."""
-        if attribute.ref_attr_name:
-            return frame.bound.get(attribute.ref_attr_name)
-        kind = attribute.type or _guess(attribute)
-        if kind == 1:
-            return float(attribute.f)
-        if kind == 2:
-            return int(attribute.i)
-        if kind == 3:
-            return attribute.s.decode("utf-8", "replace")
-        if kind == 4:
-            return attribute.t
-        if kind == 5:
-            return attribute.g
-        if kind == 6:
-            return [float(f) for f in attribute.floats]
-        if kind == 7:
-            return [int(i) for i in attribute.ints]
-        if kind == 8:
-            return [s.decode("utf-8", "replace") for s in attribute.strings]
-        if kind == 9:
-            return list(attribute.tensors)
-        if kind == 10:
-            return list(attribute.graphs)
-        if kind in {13, 14}:
-            return attribute.tp if kind == 13 else list(attribute.type_protos)
-        if kind in {11, 12}:
-            raise UnsupportedError(f"'{label}' holds a sparse tensor, which we do not read", "Export it dense")
-        raise ModelError(f"'{label}' has an attribute '{attribute.name}' of no known kind", EXPORT)
-
     def attributes(self, node: Any) -> dict[str, Any]:
         """All attributes of a node outside of functions, as plain Python, for importers that live elsewhere."""
         top = Frame({}, self.source.opsets)
-        return {a.name: self._attribute(a, top, title_of(node)) for a in node.attribute}
+        return {a.name: plain(a, top, title_of(node)) for a in node.attribute}
 
     def _inline(
         self, function: Any, inputs: list[Item | None], attrs: dict[str, Any], frame: Frame, label: str
@@ -382,7 +317,7 @@ class Importer:
         bound = dict(attrs)
         for default in function.attribute_proto:
             if default.name not in bound:
-                bound[default.name] = self._attribute(default, frame, label)
+                bound[default.name] = plain(default, frame, label)
         names: dict[str, Any] = dict(zip(function.input, [*inputs, *[None] * len(function.input)], strict=False))
         opsets = {("" if e.domain == "ai.onnx" else e.domain): int(e.version) for e in function.opset_import}
         inner = Frame(names, opsets or frame.opsets, None, bound, f"{label}/", frame.depth + 1)
@@ -456,17 +391,6 @@ class Importer:
             else:
                 stack.extend(v for v in node.inputs if v is not None)
         return tuple(sorted(found))
-
-
-def _guess(attribute: Any) -> int:
-    """Old files leave the type out."""
-    for field_name, kind in (("f", 1), ("i", 2), ("s", 3), ("t", 4), ("g", 5)):
-        if attribute.HasField(field_name):
-            return kind
-    for field_name, kind in (("floats", 6), ("ints", 7), ("strings", 8), ("tensors", 9), ("graphs", 10)):
-        if len(getattr(attribute, field_name)):
-            return kind
-    return 7
 
 
 def unknown(domain: str, op_type: str, label: str) -> UnsupportedError:
