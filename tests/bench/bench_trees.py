@@ -7,7 +7,7 @@ the framework's own prediction, in one process. Ratio = the framework's time ÷ 
 
 "session" is the shortest way through our Python runtime: a row copied into the bound input, the call, the result
 read; "run" makes fresh arrays, as the frameworks do. XGBoost's ``predict`` is timed with a fresh ``DMatrix`` (of
-one it has seen, it keeps the predictions). Ours computes raw sums and predictions, the frameworks predictions alone.
+one it has seen, it keeps the predictions). Ours computes raw sums and predictions, the others predictions alone.
 Exit status: 0 every bar holds, 1 some fall short, 2 it could not run.
 """
 

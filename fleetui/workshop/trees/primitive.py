@@ -9,7 +9,8 @@ from fleetui.common.domain.errors import BugError
 from fleetui.workshop.errors import ShapeError
 from fleetui.workshop.graph.ir import Array, Value
 from fleetui.workshop.graph.ops import Kind, OpSpec, Types
-from fleetui.workshop.trees.ensemble import Ensemble, evaluate
+from fleetui.workshop.trees.ensemble import Ensemble
+from fleetui.workshop.trees.reference import evaluate
 
 INPUTS = frozenset({"float32", "float64"})
 

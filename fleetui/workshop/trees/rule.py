@@ -19,9 +19,9 @@ from fleetui.workshop.graph.ir import Array, Value
 from fleetui.workshop.kernel import Arg, Group, Kernel, Packed, Temporary
 from fleetui.workshop.schedules.emit import function, integer, least, local, number, sequence, serial, store
 from fleetui.workshop.schedules.rules import Context, Rule
-from fleetui.workshop.trees import finish
-from fleetui.workshop.trees.ensemble import ZERO, Aggregate, Category, Ensemble, Missing
-from fleetui.workshop.trees.layout import CATEGORY, WORDS, Block, Layout, lay_out
+from fleetui.workshop.trees import finish, keying
+from fleetui.workshop.trees.ensemble import Aggregate, Ensemble
+from fleetui.workshop.trees.layout import WORDS, Block, Layout, lay_out
 from fleetui.workshop.trees.primitive import ensemble_of
 
 Expr = Any
@@ -220,61 +220,20 @@ class _Writer:
     # ------------------------------------------------------------ keys
 
     def _keys(self, row: Expr, spot: Expr) -> Stmt:
+        e, layout = self.e, self.layout
         loops: list[Stmt] = []
-        for index, block in enumerate(self.layout.blocks):
+        for index, block in enumerate(layout.blocks):
 
             def one(c: Expr, index: int = index, block: Block = block) -> Stmt:
                 feature = c if block.whole else self._at(f"features{index}", c)
                 return store(
-                    self.keys, [spot + block.start + c], self._key(self._at("x", row, feature), block.mode)
+                    self.keys,
+                    [spot + block.start + c],
+                    keying.key(e, layout, self._at("x", row, feature), block.mode),
                 )
 
             loops.append(serial("column", block.count, one))
         return sequence(loops)
-
-    def _key(self, value: Expr, mode: int) -> Expr:
-        from tvm import tirx
-
-        key = self.layout.key
-        float_ = "float64" if key == "int64" else "float32"
-        if mode == CATEGORY:
-            return self._category(value)
-        if str(value.ty.dtype) != float_:
-            value = tirx.Cast(float_, value)
-        info = np.iinfo(key)
-        missing, right = Missing(mode // 2), mode % 2
-        bits = tirx.reinterpret(key, value)
-        most = tirx.const(int(info.max), key)
-        found = bits ^ (tirx.shift_right(bits, tirx.const(info.bits - 1, key)) & most)
-        size = bits & most
-        infinite = 0x7FF << 52 if key == "int64" else 0xFF << 23
-        nan = size > tirx.const(infinite, key)
-        lost = tirx.const(int(info.max - 1 if right else info.min), key)
-        if missing is Missing.NONE:
-            return tirx.Select(nan, tirx.const(0, key), found)
-        if missing is Missing.ZERO:
-            edge = np.array(ZERO, float_)
-            if float(edge) > ZERO:
-                edge = np.nextafter(edge, np.array(0, float_))
-            small = size <= tirx.const(int(edge.view(key)), key)
-            return tirx.Select(nan | small, lost, found)
-        return tirx.Select(nan, lost, found)
-
-    def _category(self, value: Expr) -> Expr:
-        """Where in a set's bits this value is looked up: 0 for NaN, 1 for what no set knows."""
-        from tvm import tirx
-
-        dtype, key = str(value.ty.dtype), self.layout.key
-        limit = 32.0 * self.layout.words - 2
-        nan = tirx.isnan(value)
-        trunc = self.e.category is Category.TRUNC
-        above = value > number(-1.0, dtype) if trunc else value >= number(0.0, dtype)
-        known = above & (value < number(limit, dtype))
-        if self.e.category is Category.EXACT:
-            known = known & (tirx.floor(value) == value)
-        safe = tirx.Select(known, value, number(0.0, dtype))
-        place = tirx.Select(known, tirx.Cast(key, safe) + tirx.const(2, key), tirx.const(1, key))
-        return tirx.Select(nan, tirx.const(0, key), place)
 
     # ------------------------------------------------------------ descent
 

@@ -14,7 +14,8 @@ from fleetui.workshop.graph.build import Builder
 from fleetui.workshop.graph.ir import run
 from fleetui.workshop.graph.ops import flops, infer
 from fleetui.workshop.trees import archive, cutforest
-from fleetui.workshop.trees.ensemble import Aggregate, Ensemble, Post, Transform, evaluate, make
+from fleetui.workshop.trees.ensemble import Aggregate, Ensemble, Post, Transform, make
+from fleetui.workshop.trees.reference import evaluate
 from tests.helpers.trees import graph_of, grown, rows_for
 
 
