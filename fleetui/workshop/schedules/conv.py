@@ -17,7 +17,7 @@ import numpy as np
 
 from fleetui.workshop.graph.ir import Array, Node, Value
 from fleetui.workshop.kernel import Group, Kernel, Packed, Temporary
-from fleetui.workshop.schedules import conv_depthwise, conv_direct, conv_plan, emit, winograd
+from fleetui.workshop.schedules import conv_depthwise, conv_direct, conv_int8, conv_plan, emit, winograd
 from fleetui.workshop.schedules.conv_depthwise import Depthwise
 from fleetui.workshop.schedules.conv_direct import Direct, Finish, Read
 from fleetui.workshop.schedules.conv_plan import Plan, Wish
@@ -209,7 +209,7 @@ def variety(plans: Sequence[Plan]) -> list[Plan]:
 
 def options(group: Group, context: Context) -> list[Plan]:
     """Every plan worth a thought, the one believed to be quickest first."""
-    found = conv_plan.candidates(working_shape(group, context), machine(context.target), wish_of(context))
+    found = list(conv_plan.candidates(working_shape(group, context), machine(context.target), wish_of(context)))
     if must_be_direct(group):
         found = [plan for plan in found if isinstance(plan, Direct)]
     return found
@@ -334,6 +334,8 @@ def lower(group: Group, context: Context, plan: Plan) -> list[Kernel]:
     weights = held.data
     added = None if bias is None else bias.data
     read = builder.read()
+    if isinstance(plan, Direct) and by_words(group, context):
+        return [_in_words(builder, plan, weights, added, read)]
     if isinstance(plan, Direct):
         w, b = builder.constants(
             pack(weights, shape, plan.vectors, lanes), None if added is None else pack_bias(added, shape, lanes)
@@ -353,6 +355,32 @@ def lower(group: Group, context: Context, plan: Plan) -> list[Kernel]:
     v, p = builder.scratch("transformed", sizes[0]), builder.scratch("products", sizes[1])
     body = winograd.Emitter(shape, plan, lanes, read, w, b, v, p, builder.finish()).body()
     return [builder.kernel(plan, body, winograd.extent(shape, plan))]
+
+
+def by_words(group: Group, context: Context) -> bool:
+    """Whether four channels at a time are multiplied by one instruction."""
+    held, shape = kept(group), conv_shape(group.anchor)
+    assert held is not None
+    assert shape is not None
+    lined = context.strides(group.anchor.input(0))[-1] == 1
+    return held.scale is None and lined and conv_int8.fits(shape, held.data, context.target)
+
+
+def _in_words(builder: _Builder, plan: Direct, weights: Array, added: Array | None, read: Read) -> Kernel:
+    target, shape, lanes = builder.context.target, builder.shape, builder.m.lanes
+    flip = conv_int8.shifted(shape, target)
+    back = conv_int8.correction(weights, shape, target) if flip else None
+    if back is not None and not shape.padded:
+        added = back.sum(axis=0, dtype=np.int32) + (0 if added is None else added)
+    small = conv_int8.words(shape)
+    packed = pack(conv_int8.weight_words(weights, shape), small, plan.vectors, lanes)
+    w, b = builder.constants(packed, None if added is None else pack_bias(added, shape, lanes))
+    shift = None
+    if back is not None and shape.padded:
+        rows = np.stack([pack_bias(row, shape, lanes) for row in back]).reshape(-1)
+        shift = builder.operands.packed(Packed(f"{builder.group.anchor.input(1).name}.shift", rows))
+    emitter = conv_int8.DotEmitter(small, plan, target, read, w, b, builder.finish(), shift, flip=flip)
+    return builder.kernel(plan, emitter.body(), conv_direct.extent(small, plan, lanes))
 
 
 CONVOLUTION = Convolution()

@@ -257,12 +257,10 @@ class Emitter:
         )
 
         def kernel_row(ky: Expr) -> list[Stmt]:
-            y = place.y * shape.sh + ky * shape.dh - shape.top
-            base = panel.weights + ky * (shape.kw * shape.c * width)
             if block.interior:
                 return [
                     emit.serial(
-                        "kx", shape.kw, lambda kx: self.tap(sums, block, place, y, column, kx, base, panel, None)
+                        "kx", shape.kw, lambda kx: self.tap(sums, place, ky, column, kx, panel, (0, block.count))
                     )
                 ]
             out = []
@@ -270,7 +268,7 @@ class Emitter:
                 first, last = self.taps[kx]
                 low, high = max(0, first - block.start), min(block.count, last - block.start)
                 if low < high:
-                    out += self.tap(sums, block, place, y, column, emit.integer(kx), base, panel, (low, high))
+                    out += self.tap(sums, place, ky, column, emit.integer(kx), panel, (low, high))
             return out
 
         if not any(first < block.start + block.count and last > block.start for first, last in self.taps):
@@ -285,39 +283,32 @@ class Emitter:
     def tap(
         self,
         sums: Buffer,
-        block: Block,
         place: Place,
-        y: Expr,
+        ky: Expr,
         column: Expr,
         kx: Expr,
-        base: Expr,
         panel: Panel,
-        part: tuple[int, int] | None,
+        part: tuple[int, int],
     ) -> list[Stmt]:
-        """One kernel position: the loop over input channels, unrolled by ``plan.unroll``."""
+        """One kernel position for part of a block: the loop over input channels, unrolled by ``plan.unroll``."""
         shape = self.shape
         lanes = self.lanes
         width = panel.vectors * lanes
-        low, high = part or (0, block.count)
+        low, high = part
+        y = place.y * shape.sh + ky * shape.dh - shape.top
         origin = column * shape.sw + kx * shape.dw - shape.left
-        start = base + kx * (shape.c * width)
+        start = panel.weights + (ky * shape.kw + kx) * (shape.c * width)
 
         def step(channel: Expr) -> list[Stmt]:
             weights = start + channel * width
 
             def product(pixel: Expr, v: Expr) -> Stmt:
-                value = emit.widen(
-                    self.x(place.image, y, origin + pixel * shape.sw, panel.source + channel), self.sum
-                )
-                at = pixel * width + v * lanes
-                return emit.across(
+                x = origin + pixel * shape.sw
+                return self.product(
                     sums,
-                    at,
-                    lanes,
-                    lambda lane: (
-                        load(sums, at + lane)
-                        + value * emit.widen(load(self.w, weights + v * lanes + lane), self.sum)
-                    ),
+                    pixel * width + v * lanes,
+                    (place.image, y, x, panel.source + channel),
+                    weights + v * lanes,
                 )
 
             products = emit.unrolled(
@@ -334,6 +325,16 @@ class Emitter:
         for rest in range(whole * unroll, shape.c):
             out += step(emit.integer(rest))
         return out
+
+    def product(self, sums: Buffer, at: Expr, source: tuple[Expr, Expr, Expr, Expr], weights: Expr) -> Stmt:
+        """One vector of sums, and the product that is added to it."""
+        value = emit.widen(self.x(*source), self.sum)
+        return emit.across(
+            sums,
+            at,
+            self.lanes,
+            lambda lane: load(sums, at + lane) + value * emit.widen(load(self.w, weights + lane), self.sum),
+        )
 
     def fetch(self, place: Place, column: Expr, panel: Panel, weights: Expr) -> list[Stmt]:
         """Each block of pixels asks for another part of the next panel."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from math import gcd
 from typing import Any
 
@@ -33,6 +34,10 @@ COLD = 0.6
 """How much of the time it takes to fetch weights from memory is not hidden behind work (measured)."""
 COLD_AHEAD = 0.1
 """The same where the next panel is fetched while one is used."""
+LONE = 1.5
+"""How much longer a depthwise block of one vector takes where lines come in pairs (measured)."""
+CROWDED = 8
+"""Registers that a loop over several written-out channels needs beyond its accumulators (measured)."""
 CONFLICT = 1.25
 """How much longer a block takes whose pixels fall on the same lines of the first-level cache."""
 
@@ -63,6 +68,8 @@ def direct_candidates(shape: ConvShape, m: Machine, wish: Wish) -> list[Direct]:
     vectors = -(-shape.m // m.lanes)
     for r, v in register_blocks(m, shape.ow, vectors):
         unroll = shape.c if shape.c <= 4 else 2
+        if unroll > 2 and m.registers >= 32 and r * v + v > m.registers - CROWDED:
+            continue
         for strip in _strips(shape, m, wish, r, v):
             plan = _order(shape, m, Direct(r, v, unroll, strip))
             out.append(replace(plan, ahead=_ahead_direct(shape, plan, m, wish)))
@@ -153,7 +160,8 @@ def winograd_candidates(shape: ConvShape, m: Machine, wish: Wish) -> list[Winogr
     return out
 
 
-def candidates(shape: ConvShape, m: Machine, wish: Wish) -> list[Plan]:
+@cache
+def candidates(shape: ConvShape, m: Machine, wish: Wish) -> tuple[Plan, ...]:
     """All plans worth a thought, the cheapest first."""
     found: list[Plan] = []
     if shape.depthwise and shape.m < m.lanes:
@@ -161,7 +169,7 @@ def candidates(shape: ConvShape, m: Machine, wish: Wish) -> list[Plan]:
     if not found or shape.m > 1:
         found += direct_candidates(shape, m, wish)
         found += winograd_candidates(shape, m, wish)
-    return sorted(dict.fromkeys(found), key=lambda plan: (cost(shape, plan, m, wish), repr(plan)))
+    return tuple(sorted(dict.fromkeys(found), key=lambda plan: (cost(shape, plan, m, wish), repr(plan))))
 
 
 def choose(shape: ConvShape, m: Machine, wish: Wish) -> Plan:
@@ -276,6 +284,8 @@ def depthwise_cost(shape: ConvShape, plan: Depthwise, m: Machine) -> float:
         window = (count - 1) * shape.sw + shape.kw
         loads = shape.kh * (min(window, count * shape.kw) + shape.kw / plan.vectors)
         total += max(count * taps / m.multiply, loads / m.loads, taps * m.latency / plan.vectors) + 8 + 2 * count
+    if conv_depthwise.channels(shape) * 4 >= 1024 and plan.vectors * m.bytes < 2 * m.line:
+        total *= LONE  # pixels far apart: of neighbouring lines that are fetched together only one is used
     return total * vectors * shape.n * shape.oh
 
 

@@ -36,8 +36,7 @@ class Machine:
     near: float
     mid: float
     far: float
-    embedded: bool
-    """Whether an operand can be broadcast from memory by the instruction that uses it."""
+    line: int
 
     def seconds(self, cycles: float, target: Target) -> float:
         return cycles / (target.mhz * 1e6)
@@ -61,7 +60,7 @@ def machine(target: Target, bits: int = 32) -> Machine:
         near=size * (0.75 if wide else 0.5),
         mid=size * 0.2 if target.l3 else target.bandwidth / (target.mhz * 1e6),
         far=target.bandwidth / (target.mhz * 1e6),
-        embedded=target.vector >= 64,
+        line=target.line,
     )
 
 

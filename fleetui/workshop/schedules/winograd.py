@@ -155,9 +155,9 @@ def transform_output(tile: int, values: Sequence[Expr]) -> list[Expr]:
 def pack(weights: Array, shape: ConvShape, plan: Winograd, lanes: int) -> Array:
     """[3, 3, c, m] → for each panel [(m+2)², c, vectors·lanes], flat; computed in float64, rounded once."""
     g = np.array([[float(v) for v in row] for row in weight_matrix(plan.tile)])
-    spread = np.einsum("ia,abcm,jb->ijcm", g, weights.astype(np.float64), g, optimize=True)
     side = plan.tile + 2
-    spread = spread.reshape(side * side, shape.c, shape.m).astype(np.float32)
+    flat = weights.reshape(9, shape.c * shape.m).astype(np.float64)
+    spread = (np.kron(g, g) @ flat).astype(np.float32).reshape(side * side, shape.c, shape.m)
     parts = []
     for first, vectors, size in panels(shape.m, plan.vectors, lanes):
         block = spread[:, :, first : first + size]
