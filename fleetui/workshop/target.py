@@ -65,6 +65,8 @@ class Target:
             options["mattr"] = features
         if self.abi:
             options["mabi"] = self.abi
+        if self.triple.endswith("eabihf"):
+            options["mfloat-abi"] = "hard"  # else calls of libm pass numbers where it does not look for them
         if self.arch.startswith(("thumb", "wasm")):
             options["vector-width"] = 128  # else it warns that it takes 128
         return tvm.target.Target(options)

@@ -116,3 +116,10 @@ def test_keys_order_as_floats_do() -> None:
     assert (np.diff(layout.keys_of(values).astype(np.int64)) > 0).all()
     wide = values.astype(np.float64)
     assert (np.diff(layout.keys_of(wide).astype(object)) > 0).all()
+
+
+def test_calls_of_libm_pass_numbers_as_the_target_does() -> None:
+    """A sigmoid on 32-bit Arm with hard floats would otherwise read its argument from the wrong registers."""
+    from fleetui.workshop import targets
+
+    assert str(targets.find("beaglebone-black").tvm().attrs["mfloat-abi"]) == "hard"
