@@ -30,7 +30,8 @@ Buffer = Any
 
 LANES = 8
 """Descents at a time: their places fit the registers of every target with 16, or nearly."""
-BLOCK = 64
+BLOCK = 256
+"""Most rows that a tree serves while it is in the cache: forests bigger than the cache gain by it."""
 STACK = 32 << 10
 STACK_STATIC = 2 << 10
 """Keys of a block lie on the stack up to so many bytes, else in the workspace."""
