@@ -34,6 +34,10 @@ COLD = 0.6
 """How much of the time it takes to fetch weights from memory is not hidden behind work (measured)."""
 COLD_AHEAD = 0.1
 """The same where the next panel is fetched while one is used."""
+SHORTEST = 4000
+"""Cycles of multiplication that are worth a task of their own in a depthwise convolution."""
+WIDE = 12, 1.08
+"""From so many accumulators on a depthwise block takes longer, by this factor (measured)."""
 LONE = 1.5
 """How much longer a depthwise block of one vector takes where lines come in pairs (measured)."""
 CROWDED = 8
@@ -120,13 +124,17 @@ def depthwise_candidates(shape: ConvShape, m: Machine, wish: Wish) -> list[Depth
     for v in (1, 2, 4):
         if v > vectors:
             continue
-        most = max(1, (m.registers - 2 - v) // v)
-        for r in {min(r, shape.ow) for r in (4, 5, 6, 7, 8, 14) if r <= most}:
+        # half of the registers: the rest holds inputs that several taps share
+        most = max(1, m.registers // 2 // v)
+        for r in {min(r, shape.ow) for r in (2, 4, 5, 6, 7, 8) if r <= most}:
             unit = (shape.w * v * m.bytes) * shape.sh
             fit = max(1, int(2 * m.l1) // max(1, unit))
-            strip = _even(rows, min(fit, max(1, rows // (TASKS * wish.threads))))
+            # a task should last a while, or rows that two outputs share are read twice for nothing
+            cycles = shape.flops / 2 / m.lanes / m.multiply
+            wanted = max(1, min(TASKS * wish.threads, int(cycles / SHORTEST)))
+            strip = _even(rows, min(fit, max(1, rows // wanted)))
             tasks = -(-rows // strip)
-            split = min(max(1, vectors // v), -(-wish.threads * TASKS // tasks)) if wish.threads > 1 else 1
+            split = min(max(1, vectors // v), -(-wanted // tasks)) if wish.threads > 1 else 1
             out.append(Depthwise(r, v, strip, split))
     return out
 
@@ -284,7 +292,9 @@ def depthwise_cost(shape: ConvShape, plan: Depthwise, m: Machine) -> float:
         window = (count - 1) * shape.sw + shape.kw
         loads = shape.kh * (min(window, count * shape.kw) + shape.kw / plan.vectors)
         total += max(count * taps / m.multiply, loads / m.loads, taps * m.latency / plan.vectors) + 8 + 2 * count
-    if conv_depthwise.channels(shape) * 4 >= 1024 and plan.vectors * m.bytes < 2 * m.line:
+    if plan.pixels * plan.vectors > WIDE[0]:
+        total *= WIDE[1]
+    if conv_depthwise.channels(shape) * 4 >= 512 and plan.vectors * m.bytes < 2 * m.line:
         total *= LONE  # pixels far apart: of neighbouring lines that are fetched together only one is used
     return total * vectors * shape.n * shape.oh
 
