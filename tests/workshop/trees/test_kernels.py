@@ -68,7 +68,7 @@ CASES: dict[str, tuple[Ensemble, str]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_kernel_gives_what_the_reference_gives(name: str) -> None:
     e, dtype = CASES[name]
-    rows = 77  # eights and a rest
+    rows = 301  # more than a block, eights and a rest
     graph = graph_of(e, rows, dtype)
     feeds = {"x": rows_for(e, rows, dtype=dtype)}
     want = run(graph, feeds)
