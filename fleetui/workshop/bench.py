@@ -100,7 +100,14 @@ def close_peer(peer: Peer | None) -> None:
 
 
 def measure(
-    folder: Path, variant: Mapping[str, Any], record: Mapping[str, Any], *, threads: int, rounds: int, against: str
+    folder: Path,
+    variant: Mapping[str, Any],
+    record: Mapping[str, Any],
+    *,
+    threads: int,
+    rounds: int,
+    against: str,
+    rows: int = 0,
 ) -> Result:
     """One variant of a compiled folder beside its source framework."""
     from fleetui.common.runtime import Model, Pool
@@ -121,13 +128,19 @@ def measure(
     pool = Pool(threads) if threads > 1 else None
     try:
         model = Model.load(folder / variant["dir"], pool=pool)
-        feeds = feeds_for({port.name: (port.shape, port.dtype) for port in model.ports})
+        if rows and rows != model.rows and not model.any_rows:
+            raise WorkshopError(
+                f"This model takes {model.rows} row{'s' if model.rows > 1 else ''} a call, not {rows}",
+                "Compile it with --batch any",
+            )
+        session = model.session(rows)
+        feeds = feeds_for({p.name: (p.of(session.rows, model.rows), p.dtype) for p in model.ports})
         want = peer.run(feeds)
         have = model.run(feeds)
         error = max(relative_error(np.asarray(have[n]), np.asarray(want[n])) for n in want)
-        bound = [(model.inputs[name], array) for name, array in feeds.items()]
+        bound = [(session.inputs[name], array) for name, array in feeds.items()]
 
-        call = model.call
+        call = session.call
 
         def ours() -> None:
             for place, array in bound:

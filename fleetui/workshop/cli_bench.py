@@ -15,6 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variant", default="", metavar="TARGET/FORM", help="(default: the first that runs here)")
     parser.add_argument("--against", default="", metavar="FRAMEWORK", help="(default: the model's own)")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rows", type=int, default=0, metavar="N", help="rows a call (default: the model's own)")
     parser.add_argument("--rounds", type=int, default=15, help="blocks on either side (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -30,7 +31,13 @@ def run(args: argparse.Namespace) -> int:
     if found is None:
         raise ModelError(f"There is no variant {wanted} in {args.folder}", f"It has: {', '.join(names)}")
     result = measure(
-        args.folder, found, record, threads=args.threads, rounds=max(3, args.rounds), against=args.against
+        args.folder,
+        found,
+        record,
+        threads=args.threads,
+        rounds=max(3, args.rounds),
+        against=args.against,
+        rows=max(0, args.rows),
     )
     if args.json:
         print(json.dumps({"variant": wanted, **asdict(result)}, sort_keys=True))

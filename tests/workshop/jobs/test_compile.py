@@ -105,6 +105,8 @@ def test_the_bench_command_compares_with_the_source_framework(
     assert found["max_error"] < 1e-4
     assert cli.main(["bench", str(out), "--variant", "host/none"]) == 1
     assert "It has: host/fp32" in capsys.readouterr().err
+    assert cli.main(["bench", str(out), "--rows", "7"]) == 1
+    assert "--batch any" in capsys.readouterr().err
 
 
 def test_compiling_again_replaces_an_earlier_result_and_nothing_else(
