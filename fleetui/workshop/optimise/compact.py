@@ -16,6 +16,7 @@ from fleetui.workshop.options import Weights
 from fleetui.workshop.progress import Progress
 
 BLOCK = 32
+LEAST = 1e-30
 _SHRINK = np.linspace(1.0, 0.7, 7)
 
 
@@ -99,7 +100,8 @@ def blocked(data: Array, axis: int) -> tuple[Array, Array]:
 def _best(rows: Array, top: int) -> Array:
     """Of a few scales from the largest weight downwards, the one with the least squared error, row by row."""
     peak = np.abs(rows).max(axis=1)
-    peak = np.where((peak > 0) & np.isfinite(peak), peak, 1.0).astype(np.float32)
+    # weights that are nothing but the last digits of a float are nothing
+    peak = np.where((peak > LEAST) & np.isfinite(peak), peak, 1.0).astype(np.float32)
     best, least = peak / top, np.full(len(rows), np.inf)
     for shrink in _SHRINK:
         scale = (peak * shrink / top).astype(np.float32)

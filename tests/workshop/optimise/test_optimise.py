@@ -138,7 +138,8 @@ def test_symmetric_codes_are_within_a_step_or_clipped_for_the_better(
     shape[axis] = -1
     back = codes * scale.reshape(shape)
     peak = np.abs(array).max(axis=tuple(i for i in range(array.ndim) if i != axis), keepdims=True)
-    plain = np.rint(array / np.where(peak > 0, peak / 127, 1)) * (peak / 127)
+    peak = np.where(peak > compact.LEAST, peak, 127.0)
+    plain = np.rint(array / (peak / 127)) * (peak / 127)
     assert np.square(back - array).sum() <= np.square(plain - array).sum() + 1e-4
     assert codes.shape == array.shape
     assert np.all(np.isfinite(scale))
