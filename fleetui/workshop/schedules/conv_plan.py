@@ -11,7 +11,7 @@ from functools import cache
 from math import gcd
 from typing import Any
 
-from fleetui.workshop.schedules import conv_depthwise, conv_direct, winograd
+from fleetui.workshop.schedules import conv_depthwise, conv_direct, winograd, winograd_transforms
 from fleetui.workshop.schedules.conv_depthwise import Depthwise
 from fleetui.workshop.schedules.conv_direct import Block, Direct
 from fleetui.workshop.schedules.conv_shape import ConvShape, panels
@@ -144,7 +144,7 @@ def winograd_candidates(shape: ConvShape, m: Machine, wish: Wish) -> list[Winogr
     if not winograd.suits(shape):
         return out
     vectors = -(-shape.m // m.lanes)
-    for tile in winograd.POINTS:
+    for tile in winograd_transforms.POINTS:
         if (tile + 2) ** 2 / 9 > wish.growth or min(shape.oh, shape.ow) < tile:
             continue
         down, across = winograd.tiles(shape, tile)
@@ -327,7 +327,11 @@ def revive(data: Mapping[str, Any], shape: ConvShape, wish: Wish) -> Plan | None
     if block * plan.vectors > 64:
         return None
     if isinstance(plan, Winograd):
-        known = winograd.suits(shape) and plan.tile in winograd.POINTS and (plan.tile + 2) ** 2 / 9 <= wish.growth
+        known = (
+            winograd.suits(shape)
+            and plan.tile in winograd_transforms.POINTS
+            and (plan.tile + 2) ** 2 / 9 <= wish.growth
+        )
         return plan if known and plan.strip % plan.block == 0 else None
     if isinstance(plan, Depthwise):
         return plan if shape.depthwise else None

@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from fleetui.workshop.schedules import conv, conv_direct, conv_plan, fuse, winograd
+from fleetui.workshop.schedules import conv, conv_direct, conv_plan, fuse, winograd, winograd_transforms
 from fleetui.workshop.schedules.conv_depthwise import Depthwise
 from fleetui.workshop.schedules.conv_direct import Direct
 from fleetui.workshop.schedules.conv_plan import Wish
@@ -99,7 +99,7 @@ def test_packed_weights_are_found_where_kernels_look() -> None:
     assert not last[..., 5:].any()
 
 
-@pytest.mark.parametrize("tile", sorted(winograd.POINTS))
+@pytest.mark.parametrize("tile", sorted(winograd_transforms.POINTS))
 def test_transforms_are_exact(tile: int) -> None:
     """In rational numbers, so that not a single rounding hides a wrong coefficient."""
     side = tile + 2
@@ -109,9 +109,9 @@ def test_transforms_are_exact(tile: int) -> None:
     def times(matrix, vector):
         return [sum((a * b for a, b in zip(row, vector, strict=True)), Fraction(0)) for row in matrix]
 
-    spread = times(winograd.weight_matrix(tile), taps)
-    moved = times(winograd.input_matrix(tile), data)
-    out = times(winograd.output_matrix(tile), [a * b for a, b in zip(spread, moved, strict=True)])
+    spread = times(winograd_transforms.weight_matrix(tile), taps)
+    moved = times(winograd_transforms.input_matrix(tile), data)
+    out = times(winograd_transforms.output_matrix(tile), [a * b for a, b in zip(spread, moved, strict=True)])
     assert out == [sum(data[i + k] * taps[k] for k in range(3)) for i in range(tile)]
 
 
