@@ -127,7 +127,7 @@ def prepare(
         split = accelerators.share_out(graph, target, offered, fuse.partition)
         layout = place.place(graph, split.groups)
     threads = options.threads if options.threads > 1 else min(SPLIT, target.cores)
-    context = rules.Context(target, graph, layout.views, threads, database, progress)
+    context = rules.Context(target, graph, layout.views, threads, database, progress, limits=dict(options.limits))
     if options.tune > 0 and target.name == "host":
         _tune([g for i, g in enumerate(split.groups) if i not in layout.skipped], context, options, progress)
     lowered: list[tuple[Group, list[Kernel]]] = []
