@@ -31,6 +31,16 @@ def stored(dtype: str) -> str:
     return "uint16" if dtype == "bfloat16" else dtype
 
 
+def lanes_of(context: Context, *dtypes: str) -> int:
+    """Elements that go through one vector register, whatever of these they are.
+
+    A microcontroller's vectors of half floats are more than LLVM can translate: one at a time there.
+    """
+    if "float16" in dtypes and context.target.triple.startswith("thumb"):
+        return 1
+    return context.target.lanes(max(BITS[dtype] for dtype in dtypes))
+
+
 def count_of(shape: Iterable[int]) -> int:
     return prod(shape)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleetui.common.domain.errors import BugError
-from fleetui.workshop.graph.ir import BITS, Node, Shape, Value
+from fleetui.workshop.graph.ir import Node, Shape, Value
 from fleetui.workshop.kernel import Arg, Group, Kernel, dense_strides
 from fleetui.workshop.schedules import emit, mathlib
 from fleetui.workshop.schedules.epilogue import compute, immediate
@@ -21,6 +21,7 @@ from fleetui.workshop.schedules.frame import (
     Frame,
     View,
     Work,
+    lanes_of,
     operations,
     place,
     signature,
@@ -239,8 +240,7 @@ class Strided:
             self.nest = Nest(list(shape) or [1], [list(c) or [0] for c in columns])
         else:
             self.nest = merged(shape, columns)
-        bits = max([BITS[out.dtype], *(BITS[view.source.dtype] for view in operands)])
-        self.lanes = context.target.lanes(bits)
+        self.lanes = lanes_of(context, out.dtype, *(view.source.dtype for view in operands))
 
     def kernel(self, key: str, work: int) -> Kernel:
         for view in self.operands:
@@ -351,8 +351,7 @@ class Strided:
 
     def _side(self, numbers: Sequence[int]) -> int:
         """The side of a square: a power of two, at most a register's lanes."""
-        bits = max(BITS[self.operands[n].source.dtype] for n in numbers)
-        return min(SQUARE_MOST, self.context.target.lanes(bits))
+        return min(SQUARE_MOST, lanes_of(self.context, *(self.operands[n].source.dtype for n in numbers)))
 
     def _squares(self, axis: int, numbers: list[int]) -> tuple[Stmt, int]:
         """Blocks of side² in the plane of (axis, innermost); what is left at the edges goes one by one."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from fleetui.workshop.kernel import Group, Kernel
 from fleetui.workshop.schedules import emit, mathlib
-from fleetui.workshop.schedules.frame import Work, cut, signature, span
+from fleetui.workshop.schedules.frame import Work, cut, lanes_of, signature, span
 from fleetui.workshop.schedules.injective import unflat
 from fleetui.workshop.schedules.plain import Plain, bound, join, number
 from fleetui.workshop.schedules.reduction import TASK, Row
@@ -68,7 +68,7 @@ class _Norm:
         self.node = group.anchor
         self.attrs = group.anchor.attrs
         self.x = group.anchor.input(0)
-        self.lanes = context.target.lanes(32)
+        self.lanes = lanes_of(context, "float32", self.x.dtype)
         self.length = _length(group)
         first = self.attrs["axis"] if self.node.op in {"layer_norm", "rms_norm"} else self.x.rank - 1
         self.outer, self.inner = self.x.shape[:first], self.x.shape[first:]

@@ -13,10 +13,10 @@ from functools import partial
 from math import prod
 from typing import Any
 
-from fleetui.workshop.graph.ir import BITS, Value
+from fleetui.workshop.graph.ir import Value
 from fleetui.workshop.kernel import Group, Kernel
 from fleetui.workshop.schedules import emit, mathlib
-from fleetui.workshop.schedules.frame import Piece, Work, chunks, cut, signature
+from fleetui.workshop.schedules.frame import Piece, Work, chunks, cut, lanes_of, signature
 from fleetui.workshop.schedules.injective import unflat
 from fleetui.workshop.schedules.plain import Plain, bound, join, number
 from fleetui.workshop.schedules.rules import Context
@@ -87,7 +87,7 @@ class _Reduce:
         self.kind = node.attrs["kind"]
         self.op = JOIN[self.kind]
         self.dtype = compute_dtype(self.x.dtype)
-        self.lanes = context.target.lanes(max(BITS[self.dtype], BITS[self.x.dtype]))
+        self.lanes = lanes_of(context, self.dtype, self.x.dtype)
         self.most = 8 if context.target.registers >= 32 else 4
         self.axes = [a for a in node.attrs["axes"] if self.x.shape[a] != 1]
         self.kept = [a for a in range(self.x.rank) if a not in self.axes and self.x.shape[a] != 1]

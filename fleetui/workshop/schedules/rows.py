@@ -12,10 +12,10 @@ from functools import partial
 from math import prod
 from typing import Any
 
-from fleetui.workshop.graph.ir import BITS, Shape
+from fleetui.workshop.graph.ir import Shape
 from fleetui.workshop.kernel import Group, Kernel
 from fleetui.workshop.schedules import emit, mathlib
-from fleetui.workshop.schedules.frame import Work, signature, span
+from fleetui.workshop.schedules.frame import Work, lanes_of, signature, span
 from fleetui.workshop.schedules.injective import unflat
 from fleetui.workshop.schedules.plain import Plain, fill, padded, settled
 from fleetui.workshop.schedules.rules import Context
@@ -75,7 +75,7 @@ class _Runs:
         self.outer: Shape = self.out.shape[: self.first]
         self.inner: Shape = self.out.shape[self.first :]
         self.dtype = compute_dtype(self.x.dtype)
-        self.lanes = context.target.lanes(max(BITS[self.dtype], BITS[self.x.dtype], BITS[group.outputs[0].dtype]))
+        self.lanes = lanes_of(context, self.dtype, self.x.dtype, group.outputs[0].dtype)
         # where neither side has gaps and the chain needs no place, a run is one axis
         dense = all(_dense(context.strides(v)[-len(self.inner) :], self.inner) for v in (self.x, group.outputs[0]))
         whole = len(group.nodes) == 1 and dense

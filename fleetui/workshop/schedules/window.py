@@ -12,10 +12,9 @@ from functools import partial
 from math import prod
 from typing import Any
 
-from fleetui.workshop.graph.ir import BITS
 from fleetui.workshop.kernel import Group, Kernel
 from fleetui.workshop.schedules import emit, mathlib
-from fleetui.workshop.schedules.frame import Piece, Work, chunks, cut, signature
+from fleetui.workshop.schedules.frame import Piece, Work, chunks, cut, lanes_of, signature
 from fleetui.workshop.schedules.injective import unflat
 from fleetui.workshop.schedules.plain import Plain, bound, join, number
 from fleetui.workshop.schedules.rules import Context
@@ -58,7 +57,7 @@ class _Pool:
         self.out = node.attrs["out"]
         self.channels = self.x.shape[-1]
         self._padded = bool(node.attrs["count_include_pad"])
-        self.lanes = context.target.lanes(max(BITS[self.dtype], BITS[self.x.dtype]))
+        self.lanes = lanes_of(context, self.dtype, self.x.dtype)
         self.most = 8 if context.target.registers >= 32 else 4
 
     def body(self) -> tuple[Stmt, int]:
